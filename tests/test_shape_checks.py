@@ -1,0 +1,62 @@
+"""The shape checks are on, so that a green run means something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError, jaxtyped
+
+from awnet.losses import CrossEntropy
+from awnet.threat_model import Linf
+from awnet.types import Images, Labels
+from shape_checks import typecheck
+
+
+def test_wrong_shapes_and_types_are_caught_in_the_package():
+    logits, y = torch.zeros(4, 10), torch.zeros(4, dtype=torch.int64)
+    assert CrossEntropy()(logits, y).shape == (4,)
+    assert Linf(1).eps == 1  # an int where a float is asked for
+    for wrong in (y[:3], y.float(), y[:, None]):
+        with pytest.raises(TypeCheckError, match="parameter 'y'"):
+            CrossEntropy()(logits, wrong)
+    with pytest.raises(TypeCheckError, match="parameter 'x_adv'"):
+        Linf(8 / 255).distance(torch.zeros(2, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+    with pytest.raises(TypeCheckError, match="parameter 'eps'"):
+        Linf("8/255")
+
+
+class Unchecked(Protocol):
+    steps: int
+
+
+@jaxtyped(typechecker=typecheck)
+def half_checked(attack: Unchecked, x: Images) -> Images:
+    return x
+
+
+def test_a_hint_that_cannot_be_checked_leaves_the_others_on():
+    anything: Any = None
+    half_checked(anything, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(TypeCheckError, match="parameter 'x'"):
+        half_checked(anything, torch.zeros(3, 8, 8))
+
+    @jaxtyped(typechecker=typecheck)
+    @dataclass(frozen=True)
+    class Batch:
+        x: Images
+        y: Labels
+
+        def same(self) -> Self:
+            return self
+
+    with pytest.raises(TypeCheckError, match="parameter 'y'"):
+        Batch(torch.zeros(2, 3, 8, 8), torch.zeros(3, dtype=torch.int64))
+
+
+def test_compiled_code_is_let_through():
+    logits, y = torch.randn(4, 10), torch.zeros(4, dtype=torch.int64)
+    compiled = torch.compile(CrossEntropy(), backend="eager", fullgraph=True)
+    assert torch.equal(compiled(logits, y), CrossEntropy()(logits, y))
