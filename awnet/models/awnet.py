@@ -162,8 +162,9 @@ class AWNet(nn.Module):
             definition: compute filters for each image and the batch norms one by one, as the equations are written.
         """
         if self.training and branch is Branch.MIXTURE:
-            raise ValueError(
-                "in training mode each image's type must be given: branch=Branch.CLEAN, ADVERSARIAL or HALVES"
+            raise Mistake(
+                "in training mode each image's type must be given: branch=Branch.CLEAN, ADVERSARIAL or HALVES; a joint "
+                "objective (JointConfig) does"
             )
         x = self.normalize(x)
         routing = self.router(x)

@@ -16,7 +16,7 @@ from awnet.config import setting
 from awnet.models.model import MODELS, Architecture
 from awnet.types import Images, Logits
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # blocks in each stage
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # blocks in each stage
 STRIDES = (1, 2, 2, 2)
 
 
@@ -78,11 +78,11 @@ class ResNetConfig(Architecture):
     """A residual network.
 
     Args:
-        depth: 18, 34 or 50.
+        depth: 18, 34 or 50; or 10, one block a stage, for small experiments.
         width: channels of the stem and the first stage; the later stages have 2, 4 and 8 times as many.
     """
 
-    depth: Literal[18, 34, 50] = 18
+    depth: Literal[10, 18, 34, 50] = 18
     width: int = 64
 
     def build(self, *, classes: int, channels: int = 3) -> ResNet:
