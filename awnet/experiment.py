@@ -1,0 +1,328 @@
+"""An experiment: a complete frozen description of a training, and how it is run.
+
+A recipe is a function returning one (`RECIPES`); a variant is `replace(recipe(), ...)`. The resolved experiment is saved
+beside every result and can be run again from that file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from awnet import checkpoint
+from awnet.attacks.engine import Engine
+from awnet.attacks.registry import ATTACKS
+from awnet.config import from_json, setting, to_json
+from awnet.data import DataConfig, Dataset, Loader, Splits, load
+from awnet.errors import Mistake
+from awnet.evaluation.metrics import w_robust
+from awnet.models.model import Architecture, create, parameter_count
+from awnet.models.resnet import ResNetConfig
+from awnet.noise import fold
+from awnet.provenance import provenance
+from awnet.registry import Registry
+from awnet.threat_model import Linf, ThreatModel
+from awnet.training.objective import ObjectiveConfig
+from awnet.training.standard import StandardConfig
+from awnet.training.train import TrainingConfig, Validation, train
+
+FORMAT = 1
+
+
+@setting
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How the best checkpoint is chosen: by A_w = gamma_nat A_nat + gamma_adv A_adv (Eq. 23).
+
+    Args:
+        on: "validation", images cut from the training set; "paper" reproduces the paper's choice on the test images, and
+            marks the checkpoint and every record of it so.
+        attack: which attack A_adv is measured with; PGD_trades as in B-MTARD's code.
+        gamma_nat, gamma_adv: weights; a network trained on clean images alone is chosen with 1 and 0, unattacked.
+        limit: at most so many images (a seeded subset).
+    """
+
+    on: Literal["validation", "paper"] = "validation"
+    attack: str = "pgd-trades"
+    gamma_nat: float = 0.5
+    gamma_adv: float = 0.5
+    limit: int = 1000
+
+
+@setting
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that a training depends on.
+
+    Args:
+        name: the recipe's.
+        data: which images.
+        model: the network.
+        objective: what it is trained for.
+        threat: against whom.
+        training: how long and how.
+        selection: which epoch is kept as the best.
+        attacks: names of the attacks of its evaluation.
+        seed: of weights, order, augmentation and attacks.
+    """
+
+    name: str = "unnamed"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: Architecture = field(default_factory=ResNetConfig)
+    objective: ObjectiveConfig = field(default_factory=StandardConfig)
+    threat: ThreatModel = Linf(8 / 255)  # noqa: RUF009 - frozen
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    selection: Selection = field(default_factory=Selection)
+    attacks: tuple[str, ...] = ("fgsm", "pgd-sat", "pgd-trades", "cw-inf")
+    seed: int = 0
+
+
+RECIPES: Registry[Callable[[], Experiment]] = Registry("recipe")
+
+
+def run(
+    experiment: Experiment,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    quiet: bool = False,
+    model: nn.Module | None = None,
+    teachers: Mapping[str, nn.Module] | None = None,
+    splits: Splits | None = None,
+) -> Path:
+    """Train what an experiment describes, and its teachers first where they are recipes that have not been run.
+
+    Args:
+        experiment: the description.
+        out: the run's folder. Teachers from recipes go to its neighbours, one folder a recipe, and are shared.
+        resume: go on where the run in `out` stopped.
+        device: "cpu", "cuda" or "auto".
+        quiet: show nothing.
+        model: a module to train instead of `experiment.model`, from [0, 1] images to logits.
+        teachers: modules by role, instead of those that the objective names.
+        splits: images instead of those that `experiment.data` names.
+
+    Returns:
+        `out`, which then holds best/, last/, log.csv and experiment.json.
+
+    Raises:
+        Mistake: a folder that holds another experiment, a teacher that is not there, data that cannot be read, ...
+    """
+    networks = dict(teachers or {})
+    for role in networks:
+        if role not in experiment.objective.teachers:
+            known = ", ".join(experiment.objective.teachers) or "none"
+            raise Mistake(f"the objective has no teacher for the role {role!r}; its roles: {known}")
+    given = {
+        **({"model": _class_name(model)} if model is not None else {}),
+        **{f"{role} teacher": _class_name(teacher) for role, teacher in networks.items()},
+        **_given_images(splits),
+    }
+    _claim(out, experiment, given, resume=resume)
+    images = splits or load(experiment.data)
+    chosen_on = _chosen_on(images, experiment)
+    shape, classes = images.train.shape, images.train.classes
+    for role, name in experiment.objective.teachers.items():
+        if role not in networks:
+            networks[role] = _teacher(
+                role, name, out=out, experiment=experiment, classes=classes, device=device, quiet=quiet, splits=splits
+            )
+    fabric = _fabric(device, experiment.training.precision)
+    objective = experiment.objective.build(experiment.threat, networks).to(fabric.device)
+    network = model if model is not None else create(
+        experiment.model, classes=len(classes), channels=shape[0], seed=experiment.seed
+    )  # fmt: skip
+    loader = Loader(
+        images.train,
+        batch_size=experiment.training.batch_size,
+        seed=experiment.seed,
+        augment=experiment.data.augment,
+        device=fabric.device,
+    )
+
+    def validate(candidate: nn.Module) -> Validation:
+        return _validate(candidate, chosen_on, experiment)
+
+    def save(folder: Path, candidate: nn.Module, about: dict[str, Any]) -> None:
+        said = {
+            "classes": classes,
+            "shape": shape,
+            "data": experiment.data,
+            "threat": experiment.threat,
+            "selection": experiment.selection.on,
+            "parameters": parameter_count(candidate),
+            "experiment": experiment,
+            "given": given,
+            "provenance": provenance(),
+            **about,
+        }
+        checkpoint.save_model(folder, candidate, None if model is not None else experiment.model, said)
+
+    train(
+        network,
+        objective,
+        loader,
+        experiment.training,
+        out=out,
+        save=save,
+        validate=validate,
+        seed=fold(experiment.seed, 1),
+        resume=resume,
+        fabric=fabric,
+        quiet=quiet,
+    )
+    return out
+
+
+def _chosen_on(splits: Splits, experiment: Experiment) -> Dataset:
+    """The images that choose the best checkpoint; a mistake in the names is found here, before hours of training."""
+    selection = experiment.selection
+    for name in (selection.attack, *experiment.attacks):
+        ATTACKS[name](experiment.threat)
+    dataset = splits.test if selection.on == "paper" else splits.validation
+    if len(dataset) == 0:
+        raise Mistake(
+            f"there are no {dataset.split} images of {dataset.name} to choose the best checkpoint on; "
+            "give --data.validation a share above 0"
+        )
+    return dataset.sample(selection.limit, seed=experiment.seed)
+
+
+def _validate(model: nn.Module, dataset: Dataset, experiment: Experiment) -> Validation:
+    selection = experiment.selection
+    engine = Engine(batch_size=min(256, len(dataset)))
+    clean = engine.predict(model, dataset).correct.float().mean().item()
+    robust = 0.0
+    if selection.gamma_adv > 0:
+        attack = ATTACKS[selection.attack](experiment.threat)
+        robust = engine.run(attack, model, dataset, seed=experiment.seed).correct.float().mean().item()
+    return Validation(clean, robust, w_robust(clean, robust, selection.gamma_nat, selection.gamma_adv))
+
+
+def _teacher(
+    role: str,
+    name: str,
+    *,
+    out: Path,
+    experiment: Experiment,
+    classes: tuple[str, ...],
+    device: str,
+    quiet: bool,
+    splits: Splits | None,
+) -> nn.Module:
+    """A teacher from a checkpoint, or from a recipe that is run first if its folder does not hold it whole."""
+    if not name:
+        raise Mistake(
+            f"the objective needs a {role} teacher: name a checkpoint folder or a recipe "
+            f"(--objective.{role}-teacher PATH or RECIPE)"
+        )
+    if name in RECIPES:
+        recipe = RECIPES[name]()
+        # The same images: where they lie and how they are cut belongs to the student's experiment.
+        recipe = replace(recipe, data=experiment.data, threat=experiment.threat, seed=experiment.seed)
+        path = _neighbour(out, experiment.name, name)
+        if not complete(path, recipe, _given_images(splits)):
+            run(recipe, path, resume=path.exists(), device=device, quiet=quiet, splits=splits)
+    else:
+        path = Path(name)
+        if not path.exists():
+            raise Mistake(f"the {role} teacher {name!r} is neither a folder nor a recipe (awnet list recipes)")
+    about = checkpoint.read_about(path)
+    if len(about["classes"]) != len(classes):
+        raise Mistake(f"the {role} teacher in {path} has {len(about['classes'])} classes, the data {len(classes)}")
+    return checkpoint.load(path)
+
+
+def _neighbour(out: Path, own: str, other: str) -> Path:
+    """The folder of another recipe beside this run's: runs/a/b and recipe a/c give runs/a/c; otherwise out/../c."""
+    parts = Path(own).parts
+    root = out.resolve()
+    for part in reversed(parts):
+        if root.name != part:
+            return out.resolve().parent / other.replace("/", "-")
+        root = root.parent
+    return root / other
+
+
+def read(path: Path) -> Experiment:
+    """The experiment saved in a file, or in a run's folder.
+
+    Raises:
+        Mistake: none there, damaged, or one whose parts were given from Python and cannot be made from a file.
+    """
+    text = _read(path / "experiment.json" if path.is_dir() else path)
+    if text["given"]:
+        parts = ", ".join(f"its {what} ({made_by})" for what, made_by in text["given"].items())
+        raise Mistake(f"{path} cannot be run from the command line: {parts} came from Python; call awnet.run with them")
+    return from_json(text["experiment"], Experiment, "experiment")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = json.loads(path.read_text())
+        if text["format"] != FORMAT:
+            raise Mistake(f"{path} has format {text['format']}, this version reads {FORMAT}")
+        return {"experiment": text["experiment"], "given": dict(text["given"])}
+    except Mistake:
+        raise
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise Mistake(f"no experiment can be read from {path}: {error}") from None
+
+
+def complete(path: Path, experiment: Experiment, given: Mapping[str, str] | None = None) -> bool:
+    """Whether a folder holds this very experiment, with what was given from Python, trained to the end."""
+    if not (path / "experiment.json").exists() or not (checkpoint.whole_folder(path / "last") / "model.json").exists():
+        return False
+    same = _read(path / "experiment.json") == {"experiment": _plain(experiment), "given": given or {}}
+    return same and checkpoint.read_about(path / "last")["epoch"] == experiment.training.epochs
+
+
+def _claim(out: Path, experiment: Experiment, given: dict[str, str], *, resume: bool) -> None:
+    """Make the folder this experiment's, unless a run of another has saved something there."""
+    file = out / "experiment.json"
+    text = {"format": FORMAT, "experiment": _plain(experiment), "given": given}
+    saved = any(checkpoint.whole_folder(out / name).exists() for name in ("best", "last"))
+    if file.exists() and saved:
+        if _read(file) != {"experiment": text["experiment"], "given": given}:
+            raise Mistake(f"{out} holds another experiment (see {file}); choose another --out")
+        if not resume:
+            raise Mistake(f"{out} holds a run of this experiment already; --resume goes on, or choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(file.name + ".part")
+        part.write_text(json.dumps({**text, "provenance": provenance()}, indent=1) + "\n")
+        part.replace(file)
+    except OSError as error:
+        raise Mistake(f"cannot write to {out}: {error}") from None
+
+
+def _plain(experiment: Experiment) -> Any:
+    return json.loads(json.dumps(to_json(experiment)))
+
+
+def _given_images(splits: Splits | None) -> dict[str, str]:
+    if splits is None:
+        return {}
+    parts = (splits.train, splits.validation, splits.test)
+    return {"images": ", ".join(f"{part!r} {part.fingerprint}" for part in parts)}
+
+
+def _class_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def _fabric(device: str, precision: Any) -> Any:
+    from lightning_fabric import Fabric
+
+    if device not in ("cpu", "cuda", "auto"):
+        raise Mistake(f"the device must be cpu, cuda or auto, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Mistake("there is no CUDA device here; leave out --device, or use --device cpu")
+    return Fabric(accelerator=device, devices=1, precision=precision)

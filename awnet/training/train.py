@@ -1,0 +1,285 @@
+"""The one training loop. Everything random in it is a function of the seed and the step, so a resumed run needs no more
+than its weights and the place where it stopped, and comes to the same weights bit for bit (on the CPU)."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from awnet.checkpoint import read_state, replace_folder, save_state, whole_folder
+from awnet.config import setting
+from awnet.data.loader import Loader
+from awnet.errors import Mistake
+from awnet.noise import fold
+from awnet.training.ema import EMA, fit_statistics
+from awnet.training.objective import Losses, Moment, Objective
+from awnet.training.optimizer import Schedule, SGDConfig, StepDecay
+from awnet.training.progress import Interrupt, Progress
+
+
+@setting
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long and how a network is trained; the defaults are the paper's (5.1).
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: clean images a step; each has an adversarial partner beside it.
+        optimizer: SGD.
+        schedule: of the learning rate.
+        eps_warm_up: the share of the training in which the inner attack's radius rises from 0 to that of the threat
+            model. With a large radius from the first step a small network may never leave the constant answer.
+        ema: decay of the average of weights that is validated and saved; 0 for none.
+        statistics_images: training images on which the average's batch statistics are measured.
+        clip: largest norm of the gradient; 0 for no clipping.
+        precision: "bf16-mixed" for bfloat16 where it is safe.
+        channels_last: memory layout.
+        validate_every: epochs between validations; the last epoch is always validated.
+        save_seconds: how much work a crash may cost; saving changes no result.
+    """
+
+    epochs: int = 100
+    batch_size: int = 256
+    optimizer: SGDConfig = field(default_factory=SGDConfig)
+    schedule: Schedule = field(default_factory=StepDecay)
+    eps_warm_up: float = 0.0
+    ema: float = 0.0
+    statistics_images: int = 1024
+    clip: float = 0.0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    channels_last: bool = True
+    validate_every: int = 1
+    save_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or self.validate_every < 1 or not 0 <= self.ema < 1:
+            raise Mistake(
+                "training needs epochs >= 1, batch_size >= 2, validate_every >= 1 and 0 <= ema < 1; got "
+                f"{self.epochs}, {self.batch_size}, {self.validate_every} and {self.ema:g}"
+            )
+
+
+class Validation(NamedTuple):
+    """Accuracies in [0, 1] on images that are not trained on, and the score by which the best checkpoint is chosen."""
+
+    clean: float
+    robust: float
+    score: float
+
+
+class Step(nn.Module):
+    """Model and objective as one module, so that Fabric puts precision and distribution around the whole step."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, x: Tensor, y: Tensor, ids: Tensor, moment: Moment) -> Losses:
+        return self.objective(self.model, x, y, ids, moment)
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    loader: Loader,
+    config: TrainingConfig,
+    *,
+    out: Path,
+    save: Callable[[Path, nn.Module, dict[str, Any]], None],
+    validate: Callable[[nn.Module], Validation],
+    seed: int = 0,
+    resume: bool = False,
+    fabric: Fabric | None = None,
+    quiet: bool = False,
+) -> list[dict[str, float]]:
+    """Train a model and keep its best and its last checkpoint in `out`.
+
+    Args:
+        model: any module that the objective can train; changed in place.
+        objective: the loss.
+        loader: of the training images.
+        config: the settings.
+        out: the run's folder: best/, last/, log.csv and TensorBoard's events.
+        save: writes a model into a folder, given what to say of it (`history`, `epoch`).
+        validate: tells how good a model is.
+        seed: of everything random.
+        resume: go on from out/last where there is one.
+        fabric: device, precision and distribution; by default a Fabric for `config.precision` on the CPU.
+        quiet: show nothing.
+
+    Returns:
+        A row of numbers for each epoch.
+
+    Raises:
+        Mistake: where the loss stops being a number; what was saved before is kept.
+        Interrupt: after Ctrl-C, once the state is saved.
+    """
+    fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=config.precision)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    step, optimizer = fabric.setup(Step(model, objective), config.optimizer.build(model))
+    ema = EMA(model, config.ema) if config.ema else None
+    place = _Place()
+    if resume and (whole_folder(out / "last") / "training.json").exists():
+        place = _restore(out / "last", model, objective, optimizer, ema)
+    steps = len(loader)
+    # what the network itself may draw (dropout) comes from torch's generator, seeded anew at each step
+    drawn = torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else [])
+    with Progress(config.epochs, steps, quiet=quiet, out=out, step=place.epoch * steps + place.step) as progress, drawn:
+
+        def broken(what: str, step: int) -> Mistake:
+            return Mistake(
+                f"{what} in epoch {place.epoch + 1}, step {step}; what was saved before is kept in {out}; "
+                f"try a lower learning rate (now {optimizer.param_groups[0]['lr']:g}) or clip=1"
+            )
+
+        def check_weights() -> None:  # a finite loss may have an infinite gradient: before anything is overwritten
+            if not all(p.isfinite().all() for p in model.parameters()):
+                raise broken("weights are no numbers any more", place.step)
+
+        def keep(shown: nn.Module) -> None:
+            state = _state(place, model, objective, optimizer, ema)
+            about = {"history": place.history, "epoch": place.epoch}
+
+            def write(folder: Path) -> None:
+                save(folder, shown, about)
+                save_state(folder, state)
+
+            replace_folder(out / "last", write)
+
+        step.train()
+        last_save = time.monotonic()
+        while place.epoch < config.epochs:
+            for batch in loader.epoch(place.epoch, place.step):
+                count = place.epoch * steps + place.step
+                done = count / (config.epochs * steps)
+                factor = config.schedule.factor(done, place.epoch / config.epochs)
+                eps_factor = min(1.0, done / config.eps_warm_up) if config.eps_warm_up else 1.0
+                for group in optimizer.param_groups:
+                    group["lr"] = group["base_lr"] * factor
+                x = batch.x.contiguous(memory_format=layout)
+                torch.manual_seed(fold(seed, count, 1))
+                losses = step(x, batch.y, batch.ids, Moment(fold(seed, count), factor, eps_factor))
+                total = losses.total
+                fabric.backward(total)
+                if config.clip:
+                    fabric.clip_gradients(step, optimizer, max_norm=config.clip, error_if_nonfinite=False)
+                optimizer.step()
+                optimizer.zero_grad()
+                if ema:
+                    ema.update(model, count)
+                row = _numbers(losses, total, factor)
+                if not row["loss"].isfinite():
+                    raise broken(f"the loss is {row['loss'].item()}", place.step + 1)
+                place.add(row)
+                progress.advance(len(batch.y), place.means())
+                if progress.interrupted or time.monotonic() - last_save > config.save_seconds:
+                    check_weights()
+                    keep(ema.model if ema else model)
+                    last_save = time.monotonic()
+                    if progress.interrupted:
+                        raise Interrupt(
+                            f"stopped in epoch {place.epoch + 1}; saved in {out}; --resume goes on from there"
+                        )
+            row = {"epoch": place.epoch + 1, **place.means()}
+            check_weights()
+            torch.manual_seed(fold(seed, place.epoch * steps + place.step, 1))
+            candidate = ema.model if ema else model
+            if (place.epoch + 1) % config.validate_every == 0 or place.epoch + 1 == config.epochs:
+                if ema:
+                    candidate = deepcopy(ema.model)  # so that the average itself stays what a resume finds
+                    count = max(1, config.statistics_images // config.batch_size)
+                    batches = list(islice(loader.epoch(config.epochs), count))  # of an epoch that is never trained on
+                    fit_statistics(candidate, objective, batches, fold(seed, -1))
+                found = validate(candidate)
+                row.update(validation_clean=found.clean, validation_robust=found.robust, validation_score=found.score)
+                best = found.score > place.best
+                place.best = max(place.best, found.score)
+            else:
+                best = False
+            place.next_epoch(row)
+            if best:
+                about = {"history": place.history, "epoch": place.epoch}
+                replace_folder(out / "best", lambda folder: save(folder, candidate, about))  # noqa: B023
+            _write_csv(out / "log.csv", place.history)
+            keep(candidate)
+            last_save = time.monotonic()
+            progress.epoch(row)
+    return place.history
+
+
+@dataclass
+class _Place:
+    """Where a run is: whole epochs, steps of the current one, sums over them, and what was found so far."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float = float("-inf")
+
+    def add(self, row: dict[str, Tensor]) -> None:
+        self.step += 1
+        for name, value in row.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu()
+
+    def means(self) -> dict[str, float]:
+        return {name: (total / max(self.step, 1)).item() for name, total in self.sums.items()}
+
+    def next_epoch(self, row: dict[str, float]) -> None:
+        self.history.append(row)
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+
+
+def _numbers(losses: Losses, total: Tensor, factor: float) -> dict[str, Tensor]:
+    """What is logged of a step."""
+    terms = {f"loss_{name}": term.detach().mean() for name, term in losses.terms.items()}
+    return {"loss": total.detach(), **terms, **losses.watched, "lr_factor": torch.tensor(factor, dtype=torch.float64)}
+
+
+def _state(place: _Place, model: nn.Module, objective: Objective, optimizer: Any, ema: EMA | None) -> dict[str, Any]:
+    return {
+        "place": {name: getattr(place, name) for name in ("epoch", "step", "sums", "history")}
+        | {"best": str(place.best)},
+        "model": model.state_dict(),
+        "objective": objective.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "ema": ema.model.state_dict() if ema else {},
+    }
+
+
+def _restore(folder: Path, model: nn.Module, objective: Objective, optimizer: Any, ema: EMA | None) -> _Place:
+    state = read_state(folder)
+    try:
+        model.load_state_dict(state["model"])
+        objective.load_state_dict(state["objective"])
+        saved = state["optimizer"]
+        saved["state"] = {int(number): value for number, value in saved["state"].items()}
+        optimizer.load_state_dict(saved)
+        if ema:
+            ema.model.load_state_dict(state["ema"])
+        return _Place(**{**state["place"], "best": float(state["place"]["best"])})
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise Mistake(f"the training state in {folder} does not fit this experiment: {error}") from None
+
+
+def _write_csv(path: Path, history: list[dict[str, float]]) -> None:
+    """The whole log anew, so that a resumed run's log is that of the uninterrupted one."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(history)
+    os.replace(part, path)
