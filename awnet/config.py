@@ -104,6 +104,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         if kind is Any or (callable(value) if kind is Callable else isinstance(kind, type) and isinstance(value, kind)):
             return value
         raise Mistake(f"{where} should be of kind {getattr(kind, '__name__', kind)}, got {type(value).__name__}")
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        raise Mistake(f'{where} lacks its "kind"')  # msgspec would make one, even of an abstract class
     if kind is float and value in ("inf", "-inf"):
         return float(value)
     try:

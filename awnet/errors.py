@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class Mistake(ValueError):
+class Mistake(Exception):
     """A user's mistake in one sentence: what was expected, what came, what to try.
 
     The command line prints the sentence and exits with code 2; any other exception is a bug of ours and keeps its
-    traceback.
+    traceback. It is no ValueError, so that no library in between takes it for one of its own.
     """
 
 

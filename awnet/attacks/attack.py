@@ -12,12 +12,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from awnet.losses import Loss
 from awnet.noise import Noise
 from awnet.threat_model import ThreatModel
 from awnet.types import Hits, Images, Logits, PerExample
@@ -82,6 +82,10 @@ class Attack(ABC):
     @abstractmethod
     def adversarial(self, state: Any) -> Images:
         """The attack's answer for each example, inside the threat model at any time."""
+
+    def within(self, threat: ThreatModel) -> Attack:
+        """The same attack in another threat model."""
+        return replace(cast(Any, self), threat=threat)
 
     def __call__(self, model: nn.Module, x: Images, y: Tensor, *, seed: int = 0, ids: Tensor | None = None) -> Images:
         """The attack as a plain function on one batch: images in [0, 1] and labels to adversarial images.
@@ -172,7 +176,7 @@ Pytree = TypeVar("Pytree", bound=Any)
 def select(mask: Hits, yes: Pytree, no: Pytree) -> Pytree:
     """`yes` for the examples in the mask and `no` for the others, in a tensor or in every tensor of a NamedTuple."""
     if isinstance(yes, Tensor):
-        return torch.where(mask.view(-1, *[1] * (yes.ndim - 1)), yes, no)
+        return cast(Pytree, torch.where(mask.view(-1, *[1] * (yes.ndim - 1)), yes, no))
     return type(yes)(*(select(mask, a, b) for a, b in zip(yes, no, strict=True)))
 
 

@@ -22,6 +22,8 @@ from awnet.types import Hits, Images
 
 
 class PGDState(NamedTuple):
+    """Where each example is: the image, what the loss compares with, the iterate, and how many steps it has made."""
+
     x: Images
     target: Tensor
     x_adv: Images
