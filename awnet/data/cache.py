@@ -1,8 +1,8 @@
 """Decoded images as uint8 arrays on disk: a set is decoded once, then memory mapped, however large.
 
 A set has one folder in the cache for each form that it was asked for in: `train.npy` and `train-labels.npy`, the same
-for the test images, and `meta.json`. A folder takes its place only when it is complete. Where the source has changed or
-the folder is damaged, it is made again.
+for the test images, and `meta.json`. A folder takes its place only when it is complete, and of several processes one
+makes it while the others wait. Where the source has changed or the folder is damaged, it is made again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from awnet.data.dataset import Dataset, Split, digest
 from awnet.data.source import Channels, Contents, Encoded, Source
@@ -33,8 +34,8 @@ _log = logging.getLogger(__name__)
 
 def cache_dir() -> Path:
     """Where decoded sets are kept: the environment's AWNET_CACHE_DIR, or awnet in the user's folder for caches."""
-    if "AWNET_CACHE_DIR" in os.environ:
-        return Path(os.environ["AWNET_CACHE_DIR"]).expanduser()
+    if given := os.environ.get("AWNET_CACHE_DIR"):
+        return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "awnet"
 
 
@@ -59,24 +60,30 @@ class CachedSource(Source):
         slug = re.sub(r"\W+", "-", self.name)
         folder = cache_dir() / "data" / f"{slug}-{digest([json.dumps(form).encode()])}"
         form["stamp"] = self.stamp()
-        try:
+        with suppress(Exception):  # whatever is wrong with a cache, it can be made again
             return _read(folder, self.name, form)
-        except Exception as error:  # whatever is wrong with it, a cache can be made again
-            if folder.exists():
-                _log.warning("the decoded images of %s in %s are made again: %s", self.name, folder, error)
         try:
-            self._build(folder, form)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                return self._read_or_build(folder, form)
         except OSError as error:
             raise Mistake(
                 f"decoded images cannot be kept in {error.filename or folder} ({error.strerror or error}); "
                 "set AWNET_CACHE_DIR to a folder with room that you may write to"
             ) from error
+
+    def _read_or_build(self, folder: Path, form: dict[str, Any]) -> tuple[Dataset, Dataset | None]:
+        try:
+            return _read(folder, self.name, form)  # another process has made it while this one waited for the lock
+        except Exception as error:
+            if folder.exists():
+                _log.warning("the decoded images of %s in %s are made again: %s", self.name, folder, error)
+        self._build(folder, form)
         return _read(folder, self.name, form)
 
     def _build(self, folder: Path, form: dict[str, Any]) -> None:
         from awnet.data.decode import common_shape
 
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as temporary:
             scratch, new, old = (Path(temporary) / name for name in ("scratch", "new", "old"))
             scratch.mkdir()
@@ -90,13 +97,9 @@ class CachedSource(Source):
                 _log.info("decoding %s images of %s %s, once", f"{len(split.labels):,}", self.name, name)
                 meta["splits"][name] = _write(new, name, shape, split)
             (new / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf8")
-            with suppress(FileNotFoundError):
+            if folder.exists():
                 folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError:
-                if not folder.exists():  # otherwise another process was quicker, and made the same
-                    raise
+            new.rename(folder)
 
 
 def _check_room(where: Path, name: str, shape: tuple[int, int, int], n: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from hashlib import blake2b
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -74,7 +75,7 @@ class Dataset:
         if self.known_fingerprint is not None:
             return self.known_fingerprint
         chunks = (chunk.numpy().tobytes() for chunk in self.images.split(1024))
-        return digest([str(self.shape).encode(), *chunks, self.labels.numpy().tobytes()])
+        return digest(chain([str(self.shape).encode()], chunks, [self.labels.numpy().tobytes()]))
 
     def pixels(self, indices: Tensor) -> Tensor:
         """The images at these places, uint8 of shape (b, c, h, w)."""

@@ -21,7 +21,7 @@ from awnet.errors import Mistake
 
 T = TypeVar("T")
 _LARGEST = 1 << 26  # pixels; larger claims are broken files, or bombs
-_CHUNK, _PIECE = 1024, 64  # images in memory at a time, and those that one thread takes at once
+_CHUNK, _PIECE = 256, 16  # images in memory at a time, and those that one thread takes at once
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # some others start programs
 _GREY = {"1", "L", "LA", "I;16", "I;16L", "I;16B"}
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -85,6 +85,17 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     if image.size != (w, h):
         image = ImageOps.fit(image, (w, h), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(h, w, c).transpose(2, 0, 1)
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """One image file in the form that a network takes: uint8 of shape (c, h, w), fitted as a set's images are.
+
+    Raises:
+        Mistake: where there is no such file or it is not an image.
+    """
+    if not path.is_file():
+        raise Mistake(f"there is no image file {path}")
+    return _pixels(str(path), path, shape)
 
 
 def _each(read: Callable[[str, Path | bytes], T], split: Encoded) -> Iterator[list[T]]:

@@ -61,7 +61,7 @@ class HubSet(CachedSource):
             if not given.is_dir():
                 raise Mistake(f"data_dir should be the folder of {self.name}, and there is no folder {given}")
             return replace(self, folder=self._within(given) or given)
-        if "AWNET_DATA_DIR" not in os.environ:
+        if not os.environ.get("AWNET_DATA_DIR"):
             return self
         shared = Path(os.environ["AWNET_DATA_DIR"]).expanduser().resolve()
         if not shared.is_dir():
