@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -201,8 +201,6 @@ def evaluate(argv: Sequence[str]) -> None:
         raise Mistake(
             f"the model takes images of shape {tuple(about['shape'])}, {dataset.name} has {tuple(dataset.shape)}"
         )
-    if options.limit is not None:
-        dataset = dataset.sample(options.limit, seed=options.seed)
     attacks = {name: ATTACKS[name](threat) for name in options.attacks}
     out = options.out or _beside(options.checkpoint) / "records" / _slug(f"{threat} {knob or ''} {options.split}")
     said = {
@@ -211,6 +209,7 @@ def evaluate(argv: Sequence[str]) -> None:
         **{name: about[name] for name in ("architecture", "selection", "history", "experiment", "given", "epoch")},
     }
     console = Console(stderr=True)
+    count = min(len(dataset), options.limit or len(dataset))
     with console.status("clean images") as status:
         record = attack_all(
             model,
@@ -219,11 +218,12 @@ def evaluate(argv: Sequence[str]) -> None:
             threat=threat,
             engine=Engine(batch_size=options.batch_size, precision=options.precision),
             seed=options.seed,
+            limit=options.limit,
             label=options.label or _label(about, options.checkpoint, knob),
             front=str(_beside(options.checkpoint)) if knob is not None else "",
             about=said,
             samples=options.keep_images,
-            progress=lambda attack, n: status.update(f"{attack}: {n} of {len(dataset)} images"),
+            progress=lambda attack, n: status.update(f"{attack}: {n} of {count} images"),
             keep=lambda record: record.save(out),
         )
     Console().print(rich_table([record]))
@@ -310,20 +310,45 @@ def report(argv: Sequence[str]) -> None:
 
 def list_names(argv: Sequence[str]) -> None:
     """Print what can be chosen by name."""
+    import torch
+
     import awnet.recipes  # noqa: F401
     from awnet.attacks import ATTACKS
     from awnet.data import DATASETS
+    from awnet.data.hub import HubSet
+    from awnet.data.source import Source
     from awnet.experiment import RECIPES
     from awnet.models import MODELS
-    from awnet.training import OBJECTIVES
+    from awnet.models.model import Architecture, parameter_count
+    from awnet.training import OBJECTIVES, JointConfig
+    from awnet.training.objective import ObjectiveConfig
 
     options = _parse(List, argv, "awnet list")
-    kinds = {"models": MODELS, "attacks": ATTACKS, "objectives": OBJECTIVES, "data": DATASETS, "recipes": RECIPES}
-    for kind, registry in kinds.items():
+
+    def size(architecture: Architecture) -> str:
+        with torch.device("meta"):
+            count = parameter_count(architecture.build(classes=10))
+        return f"{_first_line(type(architecture))} {count / 1e6:.2f}M parameters with 10 classes."
+
+    def loss(config: ObjectiveConfig) -> str:
+        over = f" Over {_first_line(type(config.over))}" if isinstance(config, JointConfig) else ""
+        return _first_line(type(config)) + over
+
+    def source(entry: Source) -> str:
+        return f"{entry.hub_id} on the hub." if isinstance(entry, HubSet) else _first_line(type(entry))
+
+    kinds: dict[str, tuple[Mapping[str, Any], Callable[[Any], str]]] = {
+        "models": (MODELS, size),
+        "attacks": (ATTACKS, _first_line),
+        "objectives": (OBJECTIVES, loss),
+        "data": (DATASETS, source),
+        "recipes": (RECIPES, _first_line),
+    }
+    for kind, (registry, describe) in kinds.items():
         if options.kind in (kind, "all"):
             table = Table(kind, "", box=None, header_style="bold")
             for name, entry in registry.items():
-                table.add_row(name, _first_line(entry))
+                table.add_row(name, describe(entry))
             Console().print(table, "")
 
 
@@ -423,10 +448,8 @@ def _slug(text: str) -> str:
 
 
 def _first_line(entry: Any) -> str:
-    """What an entry of a registry says of itself."""
-    if callable(entry) and not hasattr(entry, "build"):
-        return (entry.__doc__ or "").strip().splitlines()[0]
-    return ((type(entry).__doc__ or "").strip().splitlines() or [""])[0]
+    """What a function or class says of itself."""
+    return (entry.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
 
 
 if __name__ == "__main__":

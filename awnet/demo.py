@@ -123,7 +123,7 @@ def _show(console: Console, out: Path, runs: dict[str, Future[None]], *, until: 
                 future.result()  # a failure ends the demo at once
     for name, future in until.items():
         future.result()
-        console.print(f"  {name:18} {RECIPES[name].__doc__}", highlight=False)
+        console.print(f"  {name:18} {(RECIPES[name].__doc__ or '').splitlines()[0]}", highlight=False)
 
 
 def _progress(out: Path, runs: dict[str, Future[None]]) -> Table:
@@ -187,7 +187,7 @@ def finding(records: Sequence[Record]) -> str:
         f"By the mean of clean and worst-case accuracy, the best static row is “{best_static.label}” "
         f"({_both(best_static)}) and the best AW-Net row “{best_dynamic.label}” ({_both(best_dynamic)}): "
         f"{_said(clean, clean_low, clean_high)} clean and {_said(gain, low, high)} worst case. "
-        f"The paper's own recipe has {_both(paper)}. "
+        f"The paper's recipe, as small as here, has {_both(paper)}. "
         "None of these attacks knows the router, so the numbers of AW-Net are upper bounds: "
         "an attacker who steers it can only do better, and a cap on P limits by how much."
     )

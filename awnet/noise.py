@@ -31,7 +31,7 @@ def mix(z: Tensor) -> Tensor:
 
 def fold(seed: int, *values: int) -> int:
     """A new seed from a seed and whole numbers (an epoch, a purpose); different values give unrelated seeds."""
-    key = torch.tensor(seed, dtype=torch.int64)
+    key = torch.tensor(seed, dtype=torch.int64, device="cpu")
     for value in values:
         key = mix(key + _GOLDEN) + value
     return int(mix(key))

@@ -106,7 +106,9 @@ def evaluate(model: Callable[[Images], Logits], query: Query) -> Answer:
     """Ask the model. The losses are summed, so that the gradient of an example does not depend on its batch."""
     if isinstance(query, Forward):
         with torch.no_grad():
-            return Answer(model(query.x), None, None)
+            return Answer(
+                model(query.x.clone()), None, None
+            )  # a model may normalise in place; the state must not see it
     with torch.enable_grad():
         x = query.x.detach().requires_grad_()
         logits = model(x)

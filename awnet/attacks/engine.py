@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import Attack, Gradient, Slots, advance, fresh, frozen_for_attack, select
+from awnet.attacks.attack import Attack, Gradient, Slots, advance, fresh, frozen_for_attack, select, succeeds
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.models.model import judge
@@ -110,7 +110,7 @@ class Engine:
         n, b = len(examples), self.batch_size
         slot_of = torch.full((b,), -1)  # which example is in each slot; -1: none
         x_adv = torch.empty((n, *examples.batch(torch.arange(0))[0].shape[1:]))
-        passes = torch.zeros(n, dtype=torch.int64)
+        passes, confirmations = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
         backwards_a_pass = 0
         slots: Slots | None = None
         noise = Noise(seed, torch.zeros(b, dtype=torch.int64))
@@ -136,6 +136,9 @@ class Engine:
                 with self._search_precision(device):
                     # whatever layout a state has drifted into: the kernels, and so the last bits, depend on it
                     slots = advance(attack, lambda x: model(self._laid_out(x)), slots, noise)
+                if attack.stop_on_success and self.precision != "float32":
+                    slots, asked = self._confirmed(attack, model, slots, (slot_of >= 0).to(device))
+                    confirmations[slot_of[asked.cpu()]] += 1
                 spent = passes[slot_of.clamp(min=0)] >= attack.queries
                 leaving = (slots.finished.cpu() | spent) & (slot_of >= 0)
                 if leaving.any():
@@ -144,7 +147,7 @@ class Engine:
                     finished += int(leaving.sum())
                     progress(finished)
             prediction, p_clean, correct = self._verdict(attack, model, examples, x_adv, device)
-        return Outcome(x_adv, prediction, correct, p_clean, passes + 1, passes * backwards_a_pass)
+        return Outcome(x_adv, prediction, correct, p_clean, passes + confirmations + 1, passes * backwards_a_pass)
 
     def predict(self, model: nn.Module, examples: Examples) -> Outcome:
         """The outcome of no attack at all: what the model says of the images themselves, one forward pass each."""
@@ -154,6 +157,18 @@ class Engine:
             prediction, p_clean, correct = self._verdict(None, model, examples, x, device)
         ones = torch.ones(len(examples), dtype=torch.int64)
         return Outcome(x, prediction, correct, p_clean, ones, 0 * ones)
+
+    def _confirmed(self, attack: Attack, model: nn.Module, slots: Slots, occupied: Hits) -> tuple[Slots, Hits]:
+        """The slots less the successes that exist in the search's precision only, and which examples were asked about.
+
+        An example that float32 still gets right goes on: stopped there, it would count as robust.
+        """
+        asked = slots.finished & ~attack.done(slots.state) & occupied
+        if not asked.any():
+            return slots, asked
+        logits = model(self._laid_out(slots.x_adv).clone())
+        hit = succeeds(attack.threat, slots.x, slots.x_adv, logits, slots.target)
+        return slots._replace(finished=slots.finished & (hit | ~asked)), asked
 
     def _verdict(
         self, attack: Attack | None, model: nn.Module, examples: Examples, x_adv: Images, device: torch.device
@@ -166,9 +181,9 @@ class Engine:
             index = torch.arange(start, start + b).clamp(max=n - 1)
             x, y = (t.to(device) for t in examples.batch(index))
             x_final = self._laid_out(x_adv[index].to(device))
+            allowed = attack.threat.contains(x, x_final) if attack else torch.ones_like(y, dtype=torch.bool)
             logits, p_clean = judge(model, x_final)
             prediction = logits.float().argmax(1)
-            allowed = attack.threat.contains(x, x_final) if attack else torch.ones_like(y, dtype=torch.bool)
             predictions.append(prediction.cpu())
             p_cleans.append(p_clean.cpu())
             corrects.append(((prediction == y) | ~allowed).cpu())

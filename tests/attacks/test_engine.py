@@ -1,0 +1,371 @@
+"""What the engine owns: full batches, refilled slots, padding, modes, precision, progress, costs and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks.nets import Linear, lively, small_net
+from awnet.attacks import PGD, Answer, Attack, Engine, Forward, Gradient, TensorExamples, perturb
+from awnet.attacks.attack import evaluate
+from awnet.errors import Mistake
+from awnet.losses import CrossEntropy
+from awnet.noise import Noise
+from awnet.threat_model import L2, Linf, ThreatModel
+
+
+class WalkState(NamedTuple):
+    x: Tensor
+    target: Tensor
+    step: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk(Attack):
+    """Asks for each example as often as its label says, plus one, and answers x + away: not an attack, a probe."""
+
+    threat: ThreatModel
+    away: float = 0.0
+    queries: int = 10
+    stop_on_success: bool = False
+    gradients: bool = False
+    ends: bool = True
+
+    def start(self, x: Tensor, target: Tensor, noise: Noise) -> WalkState:
+        return WalkState(x, target, torch.zeros_like(target))
+
+    def query(self, state: WalkState) -> Forward | Gradient:
+        x = state.x + self.away if self.away else state.x  # its own tensor, so that a model can spoil it
+        return Gradient(x, lambda logits: logits[:, 0]) if self.gradients else Forward(x)
+
+    def update(self, state: WalkState, answer: Answer, noise: Noise) -> WalkState:
+        assert (answer.gradient is None) is not self.gradients
+        return state._replace(step=state.step + 1)
+
+    def done(self, state: WalkState) -> Tensor:
+        return (state.step > state.target) & torch.tensor(self.ends)
+
+    def adversarial(self, state: WalkState) -> Tensor:
+        return state.x + self.away
+
+
+class Recorder(nn.Module):
+    """Class 0 always, with a note of what every call looked like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+        self.strides: list[tuple[int, ...]] = []
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert len(self.shapes) < 100, "without end"
+        self.shapes.append(tuple(x.shape))
+        self.strides.append(x.stride())
+        self.seen.append(x[:, 0, 0, 0].detach().clone())
+        return torch.eye(12)[0] + 0 * x.flatten(1).sum(1)[:, None]
+
+
+def examples(labels: list[int]) -> TensorExamples:
+    n = len(labels)
+    x = torch.rand(n, 3, 4, 4)
+    x[:, 0, 0, 0] = torch.arange(n) / 100  # so that a call can be read
+    return TensorExamples(x, torch.tensor(labels), torch.arange(n))
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_slots_are_refilled_as_examples_finish(gradients: bool):
+    model = Recorder()
+    given = examples([0, 8, 0, 1, 0, 0, 2, 0, 0])
+    outcome = Engine(batch_size=2).run(Walk(threat=Linf(0.1), gradients=gradients), model, given)
+    # slot 0 holds example 0, then 2 to 7 in turn, while slot 1 holds example 1 for its nine queries
+    search, verdict = model.seen[:-5], model.seen[-5:]
+    assert [round(float(call[0]) * 100) for call in search] == [0, 2, 3, 3, 4, 5, 6, 6, 6, 7]
+    assert [round(float(call[1]) * 100) for call in search] == [1] * 9 + [8]
+    assert [round(float(v) * 100) for call in verdict for v in call] == [*range(9), 8]
+    assert outcome.forwards.tolist() == [label + 2 for label in given.y.tolist()]
+    assert outcome.backwards.tolist() == [(label + 1) * gradients for label in given.y.tolist()]
+    assert torch.equal(outcome.x_adv, given.x), "in the order of the examples"
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 11])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_every_evaluation_has_one_shape_and_layout(n: int, channels_last: bool):
+    model = Recorder()
+    given = examples(list(range(n)))
+    outcome = Engine(batch_size=4, channels_last=channels_last).run(Walk(threat=Linf(0.1), queries=12), model, given)
+    assert set(model.shapes) == {(4, 3, 4, 4)}
+    assert set(model.strides) == {(48, 1, 12, 3) if channels_last else (48, 16, 4, 1)}
+    assert torch.equal(outcome.x_adv, given.x)
+    assert outcome.prediction.tolist() == [0] * n
+    assert outcome.correct.tolist() == [True] + [False] * (n - 1)
+    assert outcome.p_clean.isnan().all()
+    assert {len(field) for field in outcome} == {n}
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_state_may_have_any_layout(channels_last: bool):
+    """An attack's own tensors may come out in another layout than x; the kernels that the model runs must not change."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Drifting(Walk):
+        def query(self, state: WalkState) -> Forward:
+            some_at_odd_steps = bool(state.step[0] % 2)
+            layout = torch.channels_last if some_at_odd_steps else torch.contiguous_format
+            return Forward(state.x.contiguous(memory_format=layout))
+
+    model = Recorder()
+    Engine(batch_size=2, channels_last=channels_last).run(Drifting(threat=Linf(0.1)), model, examples([3, 1, 2, 0]))
+    assert set(model.strides) == {(48, 1, 12, 3) if channels_last else (48, 16, 4, 1)}
+
+
+def test_refilling_waits_for_a_sixteenth_of_the_slots():
+    model = Recorder()
+    labels = [0] + [2] * 63 + [0] * 10
+    outcome = Engine(batch_size=64).run(Walk(threat=Linf(0.1)), model, examples(labels))
+    # one free slot of 64 waits, with example 0 still in it; after the third call all are free
+    assert [round(float(call[0]) * 100) for call in model.seen[:4]] == [0, 0, 0, 64]
+    assert len(model.shapes) == 4 + 2
+    assert outcome.forwards.tolist() == [label + 2 for label in labels]
+
+
+def test_no_examples_have_no_outcome():
+    given = examples([0, 1])
+    none = TensorExamples(given.x[:0], given.y[:0], given.ids[:0])
+    for outcome in (Engine().run(Walk(threat=Linf(0.1)), Recorder(), none), Engine().predict(Recorder(), none)):
+        assert [len(field) for field in outcome] == [0] * 6
+        assert outcome.x_adv.shape == (0, 3, 4, 4) and outcome.correct.dtype == torch.bool
+
+
+def test_an_attack_gets_no_more_queries_than_it_announced():
+    endless = Walk(threat=Linf(0.1), ends=False, queries=5)
+    outcome = Engine(batch_size=2).run(endless, Recorder(), examples([0, 0, 0]))
+    assert outcome.forwards.tolist() == [6, 6, 6]
+
+
+def test_progress_counts_to_the_end():
+    calls: list[int] = []
+    Engine(batch_size=2).run(Walk(threat=Linf(0.1)), Recorder(), examples([0, 3, 1, 0, 2]), progress=calls.append)
+    assert calls == sorted(set(calls)) and calls[-1] == 5 and len(calls) >= 3
+
+
+def test_the_verdict_trusts_no_attack():
+    """Whatever an attack claims, an image outside the ball or the box is no success; inside it is."""
+    given = TensorExamples(torch.full((4, 3, 4, 4), 0.5), torch.tensor([1, 1, 1, 0]), torch.arange(4))
+    for threat, away, allowed in [
+        (Linf(0.1), 0.1, True),
+        (Linf(0.1), 0.101, False),
+        (L2(0.5), 0.07, True),  # 0.07 * sqrt(48) = 0.485
+        (L2(0.5), 0.073, False),  # 0.506
+        (Linf(1), 0.5, True),
+        (Linf(1), 0.51, False),  # out of the box
+        (Linf(1), float("nan"), False),
+    ]:
+        for stop_on_success in (False, True):
+            attack = Walk(threat=threat, away=away, stop_on_success=stop_on_success)
+            outcome = Engine(batch_size=3).run(attack, Recorder(), given)
+            assert outcome.prediction.tolist() == [0] * 4
+            assert outcome.correct.tolist() == [not allowed] * 3 + [True], (threat, away)
+            stopped = stop_on_success and allowed
+            assert outcome.forwards.tolist() == [2 if stopped else 3] * 3 + [2], "success out of bounds stops nothing"
+
+
+def test_bfloat16_is_for_the_search_only():
+    """The images come from a search in bfloat16, the verdict on them from float32."""
+    x, model = torch.rand(40, 3, 8, 8), small_net()
+    lively(model, x)
+    dtypes: list[torch.dtype] = []
+    model[0].register_forward_hook(lambda _module, _args, out: dtypes.append(out.dtype))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    attack = PGD(threat=Linf(2 / 255), steps=5)
+    given = TensorExamples(x, y, torch.arange(40))
+    outcome = Engine(batch_size=16, precision="bfloat16").run(attack, model, given)
+    calls = dtypes[1:]
+    assert calls == [torch.bfloat16] * 15 + [torch.float32] * 3
+    assert outcome.x_adv.dtype == torch.float32
+    with torch.no_grad():
+        prediction = torch.cat([model(part).argmax(1) for part in outcome.x_adv.split(8)])
+    assert torch.equal(outcome.prediction, prediction)
+    assert torch.equal(outcome.correct, prediction == y)
+    assert 0 < outcome.correct.sum() < 40
+    exact = Engine(batch_size=16).run(attack, model, given)
+    assert not torch.equal(exact.x_adv, outcome.x_adv), "nothing was searched in bfloat16"
+
+
+@pytest.mark.parametrize("threat", [Linf(1 / 255), L2(0.05)], ids=str)
+def test_a_success_in_bfloat16_alone_stops_nothing(threat: ThreatModel):
+    """Stopped at an image that float32 gets right, an example would count as robust without having been attacked."""
+    x = torch.rand(60, 3, 8, 8)
+    model = lively(small_net(), x)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    attack = PGD(threat=threat, steps=12, step_size=1 / 8, stop_on_success=True)
+    given = TensorExamples(x, y, torch.arange(60))
+    outcome = Engine(batch_size=16, precision="bfloat16").run(attack, model, given)
+    assert (outcome.backwards[outcome.correct] == 12).all(), "who is not hit has spent all queries"
+    exact = Engine(batch_size=16).run(attack, model, given)
+    assert 10 < exact.correct.sum() < 50
+    assert abs(int(outcome.correct.sum()) - int(exact.correct.sum())) <= 2
+    # a success costs a float32 pass before it counts; so does one that it refutes
+    asked = outcome.forwards - outcome.backwards - 1
+    early = ~outcome.correct & (outcome.backwards < 12)
+    assert (asked[early] >= 1).all() and int(asked.sum()) > int((asked[early] > 0).sum()), "none was refuted"
+    assert torch.equal(exact.forwards, exact.backwards + 1)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_model_may_work_in_place(gradients: bool):
+    """What it writes into its input reaches neither the attack nor the verdict (a leaf of autograd refuses it aloud)."""
+
+    class InPlace(Recorder):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.mul_(2).sub_(1))
+
+    given = examples([2, 0, 1])
+    engine, attack = Engine(batch_size=2), Walk(threat=Linf(0.1), gradients=gradients)
+    if gradients:
+        with pytest.raises(RuntimeError, match="in-place"):
+            engine.run(attack, InPlace(), given)
+    else:
+        for outcome in (engine.run(attack, InPlace(), given), engine.predict(InPlace(), given)):
+            assert torch.equal(outcome.x_adv, given.x)
+            assert outcome.correct.tolist() == [False, True, False]
+
+
+class Fails(nn.Module):
+    """Raises at its third call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.calls = small_net(), 0
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 3:
+            raise RuntimeError("out of memory")
+        return self.net(self.norm(x))
+
+
+@pytest.mark.parametrize("by", ["engine", "call", "progress"])
+def test_a_failure_leaves_the_modes_as_they_were(by: str):
+    model = Fails()
+    model.norm.eval()
+    model.net[2].requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    x, y = torch.rand(4, 3, 8, 8), torch.arange(4)
+    with pytest.raises(RuntimeError, match=r"out of memory|enough"):
+        if by == "call":
+            PGD(threat=Linf(0.1))(model, x, y)
+        elif by == "engine":
+            Engine(batch_size=2).run(PGD(threat=Linf(0.1)), model, TensorExamples(x, y, y))
+        else:
+
+            def progress(finished: int) -> None:
+                raise RuntimeError("enough")
+
+            attack = PGD(threat=Linf(0.1), steps=1)
+            Engine(batch_size=2).run(attack, model, TensorExamples(x, y, y), progress=progress)
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert torch.is_grad_enabled()
+
+
+def test_a_model_in_training_mode_is_attacked_in_eval_mode():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(48, 5)).train()
+    norm = model[0]
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
+    norm.running_mean.fill_(0.5)
+    seen: list[tuple[bool, bool]] = []  # no call is in training mode, or makes a graph of the weights
+    norm.register_forward_hook(lambda *_: seen.append((norm.training, norm.weight.requires_grad)))
+    x, y = torch.rand(6, 3, 4, 4), torch.arange(6) % 5
+    outcome = Engine(batch_size=4).run(PGD(threat=Linf(0.02), steps=3), model, TensorExamples(x, y, torch.arange(6)))
+    assert set(seen) == {(False, False)}
+    assert all(module.training and p.requires_grad for module in model.modules() for p in module.parameters())
+    assert norm.running_mean.tolist() == [0.5] * 3 and norm.num_batches_tracked == 0
+    model.eval()
+    with torch.no_grad():
+        assert torch.equal(outcome.prediction, model(outcome.x_adv).argmax(1))
+    again = Engine(batch_size=4).run(PGD(threat=Linf(0.02), steps=3), model, TensorExamples(x, y, torch.arange(6)))
+    assert torch.equal(again.x_adv, outcome.x_adv)
+    assert not any(module.training for module in model.modules())
+
+
+def test_no_attack_at_all():
+    x = torch.rand(7, 3, 8, 8)
+    model = lively(small_net(), x).train()
+    with torch.no_grad():
+        prediction = model(x).argmax(1)
+    y = torch.where(torch.arange(7) < 3, prediction, (prediction + 1) % 10)
+    outcome = Engine(batch_size=4).predict(model, TensorExamples(x, y, torch.arange(7)))
+    assert torch.equal(outcome.x_adv, x) and torch.equal(outcome.prediction, prediction)
+    assert outcome.correct.tolist() == [True] * 3 + [False] * 4
+    assert outcome.forwards.tolist() == [1] * 7 and outcome.backwards.tolist() == [0] * 7
+    assert all(module.training for module in model.modules())
+
+
+def test_p_clean_of_a_model_that_offers_it():
+    class Suspicious(Linear):
+        def detect(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self(x), x.flatten(1).mean(1)
+
+    model = Suspicious(torch.randn(2, 3, 4, 4))
+    x, y = torch.rand(5, 3, 4, 4), torch.tensor([0, 1, 0, 1, 0])
+    outcome = Engine(batch_size=2).run(PGD(threat=Linf(0.1)), model, TensorExamples(x, y, y))
+    torch.testing.assert_close(outcome.p_clean, outcome.x_adv.flatten(1).mean(1))
+
+
+def test_noise_follows_the_ids():
+    """The same image twice under one id meets the same numbers; under another id others."""
+    x = torch.rand(1, 3, 8, 8).repeat(3, 1, 1, 1)
+    model = lively(small_net(), torch.rand(8, 3, 8, 8))
+    attack = PGD(threat=Linf(0.1), steps=1)
+    given = TensorExamples(x, torch.tensor([1, 1, 1]), torch.tensor([4, 9, 4]))
+    outcome = Engine(batch_size=2).run(attack, model, given)
+    assert torch.equal(outcome.x_adv[0], outcome.x_adv[2]) and not torch.equal(outcome.x_adv[0], outcome.x_adv[1])
+    noise = Noise(0, torch.tensor([4, 9]))
+    with torch.no_grad():
+        start = attack.start(x[:2], torch.tensor([1, 1]), noise).x_adv
+        assert torch.equal(start, attack.threat.project(x[:2] + attack.threat.uniform(noise, 0, (3, 8, 8)), x[:2]))
+
+
+def test_lockstep_runs_finished_examples_no_further():
+    """In `perturb` all examples share the number of steps; one that is done keeps its answer."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Drift(Walk):
+        def adversarial(self, state: WalkState) -> Tensor:
+            return (state.x + 0.01 * state.step[:, None, None, None]).clamp(0, 1)
+
+    given = examples([0, 3, 1])
+    x_adv = perturb(Drift(threat=Linf(0.1)), Recorder(), given.x, given.y, Noise(0, given.ids))
+    steps = (given.y + 1)[:, None, None, None]
+    torch.testing.assert_close(x_adv, (given.x + 0.01 * steps).clamp(0, 1))
+
+
+def test_an_example_s_gradient_is_its_own():
+    """The losses are summed: neither the size of the batch nor the neighbours scale a gradient."""
+    x, y = torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2])
+    model = lively(small_net(), x)
+    whole = evaluate(model, Gradient(x, lambda logits: CrossEntropy()(logits, y)))
+    assert whole.gradient is not None and whole.loss is not None
+    for i in range(3):
+        one = x[i : i + 1].clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(one), y[i : i + 1])
+        (gradient,) = torch.autograd.grad(loss, one)
+        torch.testing.assert_close(whole.gradient[i : i + 1], gradient)
+        torch.testing.assert_close(whole.loss[i], loss.detach())
+    forward = evaluate(model, Forward(x))
+    assert torch.equal(forward.logits, whole.logits) and forward.loss is forward.gradient is None
+    assert not whole.logits.requires_grad and not whole.loss.requires_grad
+
+
+def test_an_engine_without_slots_is_a_mistake():
+    with pytest.raises(Mistake, match="batch size must be at least 1, got 0"):
+        Engine(batch_size=0)

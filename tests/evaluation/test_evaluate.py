@@ -1,0 +1,266 @@
+"""From a model to a record: what it says is what a plain loop over the examples finds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from awnet.attacks import ATTACKS, PGD, Attack, Engine, fgsm
+from awnet.config import from_json, to_json
+from awnet.data import Dataset
+from awnet.errors import Mistake
+from awnet.evaluation import Record
+from awnet.evaluation.evaluate import evaluate
+from awnet.models import AWNet, create
+from awnet.threat_model import L2, Linf
+from models.randomised import unsettle
+from training.tiny import CLASSES, DYNAMIC, dataset, own
+
+THREAT = Linf(0.15)
+ENGINE = Engine(batch_size=8)
+DATA = dataset(21, split="test", seed=4)
+PGD_3 = PGD(threat=THREAT, steps=3)
+BREAKS = PGD(threat=THREAT, steps=8, stop_on_success=True)
+BOTH: Mapping[str, Attack] = {"fgsm": fgsm(THREAT), "pgd": PGD_3}
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """A network that gets most images right, and fewer when attacked; in training mode, as its owner left it."""
+    model = own(2)
+    x, y = dataset(60).batch(torch.arange(60))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(25):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model
+
+
+def judged(model: nn.Module, attacks: Mapping[str, Attack] = BOTH, data: Dataset = DATA, **more: Any) -> Record:
+    return evaluate(model, data, attacks, **{"threat": THREAT, "engine": ENGINE, **more})
+
+
+def directly(model: nn.Module, attack: Attack | None, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classes and images, one example after the other."""
+    model = copy.deepcopy(model).eval()
+    classes, images = [], []
+    for i in range(len(DATA)):
+        x, y = DATA.batch(torch.tensor([i]))
+        if attack:
+            x = attack(model, x, y, seed=seed, ids=DATA.ids[i : i + 1])
+        with torch.no_grad():
+            classes.append(model(x).argmax(1))
+        images.append(x)
+    return torch.cat(classes), torch.cat(images)
+
+
+def test_hits_are_those_of_a_plain_loop(model):
+    record = judged(model, seed=3)
+    clean, _ = directly(model, None)
+    assert torch.equal(record.clean.prediction, clean)
+    assert torch.equal(record.clean.correct, clean == DATA.labels)
+    for name, attack in BOTH.items():
+        classes, _ = directly(model, attack, seed=3)
+        assert torch.equal(record.attacks[name].prediction, classes)
+        assert torch.equal(record.attacks[name].correct, classes == DATA.labels)
+    assert 0.2 < record.robust_accuracy("pgd").value < record.clean_accuracy.value
+    assert torch.equal(record.ids, DATA.ids) and torch.equal(record.labels, DATA.labels)
+    assert all(0 < row.seconds < 60 for row in record.attacks.values())
+
+
+def test_costs(model):
+    record = judged(model, {**BOTH, "breaks": BREAKS})
+    for result, forwards, backwards in (
+        (record.clean, 1, 0),
+        (record.attacks["fgsm"], 2, 1),
+        (record.attacks["pgd"], 4, 3),
+    ):
+        assert result.forwards.tolist() == [forwards] * 21 and result.backwards.tolist() == [backwards] * 21
+    spent = record.attacks["breaks"].backwards
+    wrong = ~record.attacks["breaks"].correct
+    assert (spent[~wrong] == 8).all() and spent[wrong].min() < 8
+
+
+def test_what_the_record_says_of_itself(model):
+    attacks = {name: ATTACKS[name](THREAT) for name in ("fgsm", "cw-inf")}
+    record = judged(model, attacks, label="mine", front="family", about={"checkpoint": "runs/x", "knob": None}, seed=5)
+    assert (record.label, record.front) == ("mine", "family")
+    assert record.model == {
+        "parameters": sum(p.numel() for p in model.parameters()), "class": "Own", "checkpoint": "runs/x", "knob": None
+    }  # fmt: skip
+    assert record.data == {
+        "name": "bands", "split": "test", "n": 21, "limit": None, "shape": [1, 8, 8], "fingerprint": DATA.fingerprint
+    }  # fmt: skip
+    assert record.classes == ("a", "b", "c")
+    threat = dict(record.threat)
+    assert threat.pop("text") == "Linf 0.15" and from_json(threat) == THREAT
+    assert record.run["seed"] == 5 and from_json(record.run["engine"]) == ENGINE
+    for name, attack in attacks.items():
+        assert from_json(record.attacks[name].settings) == attack
+    assert record.clean.settings is None
+    said = record.provenance
+    assert set(said) == {
+        "time", "commit", "command", "python", "versions", "platform", "cpu", "cores", "threads", "gpu"
+    }  # fmt: skip
+    assert said["versions"]["torch"] == torch.__version__ and said["threads"] == torch.get_num_threads()
+    assert judged(model, {}).label == "Own"
+
+
+def test_comes_back_from_disk(model, tmp_path):
+    record = judged(model)
+    record.save(tmp_path)
+    again = Record.load(tmp_path)
+    assert torch.equal(again.worst, record.worst) and again.run == record.run and again.data == record.data
+    assert again.samples is not None and record.samples is not None
+    assert torch.equal(again.samples.x_adv, record.samples.x_adv)
+
+
+def test_a_limit_is_a_seeded_subset_and_stated(model):
+    record = judged(model, limit=9, seed=5)
+    assert torch.equal(record.ids, DATA.sample(9, seed=5).ids) and len(record) == 9
+    assert record.data["n"] == record.data["limit"] == 9
+    assert not torch.equal(record.ids, judged(model, {}, limit=9, seed=6).ids)
+    whole = judged(model, seed=5)
+    rows = torch.isin(whole.ids, record.ids)
+    for name in BOTH:  # an image meets the same numbers in whatever subset it is
+        assert torch.equal(whole.attacks[name].prediction[rows], record.attacks[name].prediction)
+    for large in (21, 1000):
+        assert judged(model, {}, limit=large).data["limit"] is None
+    with pytest.raises(Mistake, match="at least 1 image"):
+        judged(model, limit=0)
+
+
+def test_the_model_is_left_as_it_was(model):
+    model.bn.eval()
+    model.head.weight.requires_grad_(False)
+    model.conv.weight.grad = torch.ones_like(model.conv.weight)
+
+    def traces():
+        return (
+            [m.training for m in model.modules()],
+            [(p.requires_grad, None if p.grad is None else p.grad.tolist()) for p in model.parameters()],
+            {n: (id(t), t.tolist()) for n, t in model.state_dict(keep_vars=True).items()},
+            torch.get_rng_state().tolist(),
+        )
+
+    before = traces()
+    judged(model)
+    assert traces() == before
+    model.train().requires_grad_(True)
+    model.conv.weight.grad = None
+
+
+@pytest.mark.parametrize("threat", [THREAT, L2(0.5)], ids=str)
+def test_samples_can_be_believed(threat, model):
+    weak = PGD(threat=threat, steps=1, step_size=0.1, initial="zero")
+    attacks = {"weak": weak, "strong": PGD(threat=threat, steps=5)}
+    record = judged(model, attacks, threat=threat, samples=8)
+    found = record.samples
+    assert found is not None and found.attack == "strong"
+    x, y = DATA.batch(found.positions)
+    assert torch.equal(found.x, x)
+    assert threat.contains(found.x, found.x_adv).all() and (found.x_adv != found.x).any()
+    frozen = copy.deepcopy(model).eval()
+    assert torch.equal(frozen(found.x_adv).argmax(1), record.attacks["strong"].prediction[found.positions])
+    assert len(y.unique()) == len(y), "of as many classes as can be"
+    assert record.clean.correct[found.positions].all(), "what was wrong before shows nothing"
+    broken = record.clean.correct & ~record.attacks["strong"].correct
+    for label in DATA.labels[broken].unique():
+        position = found.positions[y == label]
+        assert broken[position].all(), "a broken image is shown where the class has one"
+
+
+@pytest.mark.parametrize(("samples", "kept"), [(0, 0), (2, 2), (100, 3)])
+def test_how_many_samples(samples, kept, model):
+    found = judged(model, samples=samples).samples
+    assert (0 if found is None else len(found.positions)) == kept
+
+
+def test_each_attack_is_kept_when_it_is_done(model):
+    kept, progress = [], []
+    record = judged(
+        model, keep=lambda r: kept.append(list(r.attacks)), progress=lambda name, n: progress.append((name, n))
+    )
+    assert kept == [["fgsm"], ["fgsm", "pgd"]] == [kept[0], list(record.attacks)]
+    for name in BOTH:
+        counts = [n for each, n in progress if each == name]
+        assert counts == sorted(counts) and counts[-1] == 21
+
+
+class Counting:
+    """Which attacks were run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[Any] = []
+        run = Engine.run
+
+        def noted(engine, attack, *args, **kwargs):
+            self.ran.append(attack)
+            return run(engine, attack, *args, **kwargs)
+
+        monkeypatch.setattr(Engine, "run", noted)
+
+
+def test_known_results_are_not_run_again(model, monkeypatch, tmp_path):
+    whole = judged(model)
+    judged(model, {"pgd": PGD_3}).save(tmp_path)
+    counting = Counting(monkeypatch)
+    record = judged(model, known=Record.load(tmp_path))
+    assert counting.ran == [BOTH["fgsm"]]
+    for name in BOTH:
+        for array in ("correct", "prediction", "forwards", "backwards"):
+            assert torch.equal(getattr(record.attacks[name], array), getattr(whole.attacks[name], array))
+    assert list(record.attacks) == list(BOTH)
+    assert record.samples is not None and whole.samples is not None and record.samples.attack == whole.samples.attack
+    assert torch.equal(record.samples.x_adv, whole.samples.x_adv)
+    judged(model, known=record)
+    assert len(counting.ran) == 1
+
+
+def test_an_attack_with_other_settings_is_not_known(model, monkeypatch):
+    known = judged(model, {"pgd": PGD(threat=THREAT, steps=2)})
+    counting = Counting(monkeypatch)
+    judged(model, {"pgd": PGD_3}, known=known)
+    assert counting.ran == [PGD_3]
+
+
+@pytest.mark.parametrize("other", ["seed", "examples", "engine", "model"])
+def test_the_record_of_something_else_is_not_known(other, model, monkeypatch):
+    """Its results would stand beside those of other examples, or of another network."""
+    known = {
+        "seed": lambda: judged(model, seed=1),
+        "examples": lambda: judged(model, data=dataset(21, split="test", seed=5)),
+        "engine": lambda: judged(model, engine=Engine(batch_size=4)),
+        "model": lambda: judged(own(7)),
+    }[other]()
+    expected = judged(model)
+    counting = Counting(monkeypatch)
+    record = judged(model, known=known)
+    assert len(counting.ran) == 2
+    assert torch.equal(record.worst, expected.worst)
+
+
+def test_a_model_that_tells_the_type():
+    x, _ = DATA.batch(torch.arange(21))
+    model = unsettle(create(DYNAMIC, classes=CLASSES, channels=1), x).eval()
+    assert isinstance(model, AWNet)
+    record = judged(model, {"pgd": PGD_3})
+    assert record.tells_type
+    torch.testing.assert_close(record.clean.p_clean, model.run(x).routing.p_clean.detach())
+    attacked = model.run(PGD_3(model, x, DATA.labels, ids=DATA.ids)).routing.p_clean.detach()
+    torch.testing.assert_close(record.attacks["pgd"].p_clean, attacked, atol=1e-4, rtol=0)
+
+
+def test_a_model_that_does_not(model):
+    record = judged(model, {"fgsm": BOTH["fgsm"]})
+    assert not record.tells_type and record.attacks["fgsm"].p_clean.isnan().all()
+
+
+def test_settings_of_the_engine_come_back():
+    assert from_json(to_json(ENGINE)) == ENGINE
