@@ -35,8 +35,10 @@ from awnet.evaluation.record import Record
 from awnet.experiment import RECIPES, complete, run
 from awnet.models.awnet import AWNet, Knob
 from awnet.models.static_mixture import StaticMixture
+from awnet.report.figures import tradeoff
 from awnet.report.page import write_page
-from awnet.report.tables import rich_table
+from awnet.report.svg import standalone
+from awnet.report.tables import markdown_table, rich_table
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def run_demo(out: Path) -> None:
     console.print(rich_table(records))
     found = finding(records)
     page = write_page(records, out / "report.html", title="awnet on digits", note=found)
+    (out / "tradeoff.svg").write_text(standalone(tradeoff(records)))
+    (out / "table.md").write_text(markdown_table(records))
     console.print(f"\n{found}\n", highlight=False)
     spent = f"Trained in {trained - began:.0f} s, attacked in {monotonic() - trained:.0f} s, on {workers} cores."
     console.print(f"{spent} The page: {page}", highlight=False)
@@ -109,7 +113,7 @@ def _evaluate(out: Path, number: int) -> Record:
         front=row.front,
         about=row.about,
     )
-    folder = re.sub(r"\W+", "-", row.label.lower().replace("≤", "at most")).strip("-")
+    folder = re.sub(r"\W+", "-", row.label.lower().replace("≤", "at most").replace("ω", "omega")).strip("-")
     record.save(out / "records" / folder)
     return record
 

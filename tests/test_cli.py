@@ -61,7 +61,9 @@ def test_the_knob_turns_from_the_command_line(dynamic: Path, tmp_path: Path) -> 
     assert (capped.clean.prediction == biased.clean.prediction).all()  # both are BN_adv alone
 
 
-def test_predict_tells_class_and_type(dynamic: Path, static: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_tells_class_and_type(
+    dynamic: Path, static: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images = []
     for i, mode in enumerate(("L", "RGB", "P")):
         images.append(tmp_path / f"{i}.png")
@@ -162,7 +164,9 @@ def test_a_mistake_is_told_in_one_sentence(
 
 def test_importing_does_nothing_and_is_quick() -> None:
     code = "import sys, awnet; heavy = {'torch', 'datasets', 'matplotlib', 'sklearn', 'lightning_fabric'} & set(sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code + "; print(sorted(heavy))"], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code + "; print(sorted(heavy))"], capture_output=True, text=True, check=True
+    )
     assert found.stdout.strip() == "[]"
 
 

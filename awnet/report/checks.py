@@ -119,7 +119,7 @@ def masked(record: Record) -> Iterator[str]:
         gap = single[one] - many[best]
         if gap > MASKING:
             yield (
-                f"Accuracy under {one} is {100 * gap:.0f} points above that under {best}: the gradient may be masked. "
+                f"Accuracy under {one} is more than {100 * MASKING:.0f} points above that under {best}: the gradient may be masked. "
                 "An attack without gradients, or one that starts elsewhere, may find more."
             )
 
@@ -193,11 +193,9 @@ def few(record: Record) -> Iterator[str]:
 
 
 def sampled(record: Record) -> Iterator[str]:
-    """Part of a split: stated as a limit, or seen from places that lie beyond the number of examples."""
+    """Part of a split, by the limit that the record states."""
     limit, split = record.data.get("limit"), record.data.get("split")
-    if limit is not None and limit > len(record):
-        return  # more was allowed than there is
-    if limit is not None or (split == "test" and len(record) and int(record.ids.max()) >= len(record)):
+    if limit is not None and limit <= len(record):  # otherwise more was allowed than there is
         yield f"Judged on a sample of {len(record):,} of the {f'{split} ' if split else ''}images, not on all of them."
 
 

@@ -70,6 +70,9 @@ def test_hits_are_those_of_a_plain_loop(model):
         assert torch.equal(record.attacks[name].prediction, classes)
         assert torch.equal(record.attacks[name].correct, classes == DATA.labels)
     assert 0.2 < record.robust_accuracy("pgd").value < record.clean_accuracy.value
+    assert record.samples is not None and record.samples.attack == "pgd"
+    _, images = directly(model, PGD_3, seed=3)  # the seed shows in the pixels
+    torch.testing.assert_close(record.samples.x_adv, images[record.samples.positions])
     assert torch.equal(record.ids, DATA.ids) and torch.equal(record.labels, DATA.labels)
     assert all(0 < row.seconds < 60 for row in record.attacks.values())
 
