@@ -119,8 +119,8 @@ def masked(record: Record) -> Iterator[str]:
         gap = single[one] - many[best]
         if gap > MASKING:
             yield (
-                f"Accuracy under {one} is more than {100 * MASKING:.0f} points above that under {best}: the gradient may be masked. "
-                "An attack without gradients, or one that starts elsewhere, may find more."
+                f"Accuracy under {one} is more than {100 * MASKING:.0f} points above that under {best}: the gradient may "
+                "be masked. An attack without gradients, or one that starts elsewhere, may find more."
             )
 
 
