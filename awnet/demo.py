@@ -163,7 +163,7 @@ def rows(out: Path) -> list[Row]:
         Row("robust teacher (PGD-AT)", robust, said("digits/pgd-at")),
         Row("static, MTARD", static, said("digits/static")),
     ]
-    for weight in (0.5, 0.8):
+    for weight in (0.5, 0.2):
         label = f"static mixture, {weight:g} clean"
         table.append(Row(label, StaticMixture(standard, robust, weight=weight), {"weight": weight}, "static mixture"))
     sharp = StaticMixture(standard, robust, weight=0.5, sharpness=3.0)

@@ -73,7 +73,8 @@ class ThreatModel(ABC):
 
     def __str__(self) -> str:
         in_255ths = self.eps * 255
-        eps = f"{round(in_255ths)}/255" if abs(in_255ths - round(in_255ths)) < 1e-6 else f"{self.eps:g}"
+        whole = 0 < self.eps < 1 and abs(in_255ths - round(in_255ths)) < 1e-6
+        eps = f"{round(in_255ths)}/255" if whole else f"{self.eps:g}"
         return f"{type(self).__name__} {eps}"
 
 

@@ -69,7 +69,10 @@ class Attack(ABC):
 
     @abstractmethod
     def query(self, state: Any) -> Query:
-        """The evaluation that each example needs next; always a `Forward`, or always a `Gradient`, for one attack."""
+        """The evaluation that each example needs next; always a `Forward`, or always a `Gradient`, for one attack.
+
+        A pure function of the state, which therefore holds what is asked about (a candidate image, a drawn direction).
+        """
 
     @abstractmethod
     def update(self, state: Any, answer: Answer, noise: Noise) -> Any:

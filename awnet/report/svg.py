@@ -134,7 +134,7 @@ def standalone(svg: str) -> str:
     """A figure for a file of its own, with its style sheet."""
     sheet = (Path(__file__).parent / "figure.css").read_text(encoding="utf-8")
     head, tail = svg.split(">", 1)
-    return f"{head}><style>{sheet}</style>{tail}\n"
+    return f"{head}><style>{sheet} svg {{ padding: 16px; }}</style>{tail}\n"
 
 
 class Box(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from attacks.nets import Linear, lively, small_net
@@ -224,3 +225,9 @@ def test_the_target_may_be_what_the_loss_compares_with():
 def test_settings_that_cannot_be_meant(wrong: dict[str, float]):
     with pytest.raises(Mistake, match="at least one step of positive size"):
         PGD(threat=Linf(0.1), **wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("field", [{"initial": "unifrom"}, {"unit": "pixels"}, {"steps": 0}, {"step_size": 0.0}])
+def test_settings_that_mean_nothing_are_refused(field):
+    with pytest.raises((Mistake, TypeCheckError)):  # the types are checked first while tests run
+        PGD(threat=Linf(0.1), **field)
