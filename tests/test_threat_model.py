@@ -205,5 +205,5 @@ def test_threat_models_are_values():
         "Linf 8/255",
         "Linf 0.28",
         "L2 0.5",
-        "Linf 0/255",
+        "Linf 0",
     ]
