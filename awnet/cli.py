@@ -128,6 +128,10 @@ class Report:
     """The page."""
     title: str = "How accurate, and how robust"
     """Its title."""
+    gamma_nat: float = 0.5
+    """The weight of clean accuracy in A_w (Eq. 23)."""
+    gamma_adv: float = 0.5
+    """The weight of robust accuracy in A_w."""
     no_images: bool = False
     """Leave the sample images out."""
 
@@ -303,8 +307,9 @@ def report(argv: Sequence[str]) -> None:
     folders = [f for path in options.records for f in ([path] if (path / "record.json").exists() or not path.is_dir()
                else sorted(p.parent for p in path.rglob("record.json")) or [path])]  # fmt: skip
     records = [Record.load(folder) for folder in folders]
-    page = write_page(records, options.out, title=options.title, images=not options.no_images)
-    Console().print(rich_table(records))
+    weights = {"gamma_nat": options.gamma_nat, "gamma_adv": options.gamma_adv}
+    page = write_page(records, options.out, title=options.title, images=not options.no_images, **weights)
+    Console().print(rich_table(records, **weights))
     print(f"report: {page}")
 
 

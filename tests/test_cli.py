@@ -45,8 +45,9 @@ def test_the_way_from_training_to_the_page(dynamic: Path, static: Path, tmp_path
     assert record.threat["eps"] == pytest.approx(20 / 255)
     assert record.model["experiment"]["name"] == "digits/awnet-hard"
     page = tmp_path / "page.html"
-    main(["report", str(tmp_path / "records"), "--out", str(page)])
+    main(["report", str(tmp_path / "records"), "--out", str(page), "--gamma-nat", "0.25", "--gamma-adv", "0.75"])
     text = page.read_text()
+    assert "0.25" in text and "0.75" in text
     assert "digits/awnet-hard" in text and "digits/standard" in text
 
 
