@@ -105,4 +105,4 @@ class MixConv2d(nn.Module):
 def scale_and_shift(pi: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """scale * pi + shift a channel, or an image and channel; in the type of pi, so that bfloat16 stays bfloat16."""
     scale, shift = (t.to(pi.dtype)[..., None, None] for t in (scale, shift))
-    return (pi * scale).add_(shift)  # not addcmul, which on a CPU takes eight times as long where channels come first
+    return (pi * scale).add_(shift)  # not addcmul, which a CPU does slowly where channels come first
