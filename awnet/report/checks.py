@@ -15,21 +15,19 @@ import torch
 
 from awnet.evaluation.metrics import accuracy, paired_difference
 from awnet.evaluation.record import Record
-from awnet.report.tables import attack_names, front_names, names, threat_text
+from awnet.report.alike import (
+    attack_names,
+    missing_attacks,
+    namesakes,
+    repeated,
+    same_settings,
+    threat_text,
+)
+from awnet.report.kinds import FEEBLE, WEAKER, kind, knows_the_router
+from awnet.report.tables import front_names, names
 
 FEW = 1000  # examples below which an interval is wider than most differences that are claimed
 MASKING = 0.15  # one step that is this much worse than many hints at gradients that mislead
-
-# What is weaker by design than each kind of attack, going by the first word of its name. Kinds that find different
-# things (cross-entropy and margin, FAB and PGD) are not compared.
-WEAKER = {"noise": set[str](), "square": {"noise"}, "fgsm": {"noise"}}
-WEAKER |= {kind: {"noise", "fgsm", "square"} for kind in ("pgd", "cw")}
-WEAKER |= {"fab": set(), "apgd": WEAKER["pgd"] | {"pgd"}}
-WEAKER |= {"autoattack": WEAKER.keys() - {"autoattack"}}
-FEEBLE = {"noise", "square", "fgsm"}
-ALIASES = {"auto": "autoattack", "aa": "autoattack"}
-BLIND = {*WEAKER, "transfer", "deepsloth", "deep"}  # they do not know of a router,
-AWARE = ("router", "adaptive", "type", "gate", "branch", "signal", "joint")  # unless a word of the name says so
 
 
 @dataclass(frozen=True)
@@ -45,23 +43,6 @@ class Doubt:
     text: str
     of: tuple[str, ...] = ()
     grave: bool = False
-
-
-def kind(attack: str) -> str:
-    """The kind of an attack, a key of `WEAKER` where its design is known here."""
-    first = attack.lower().split("-")[0]
-    return ALIASES.get(first, first)
-
-
-def knows_the_router(attack: str) -> bool:
-    """Whether an attack is none of the usual ones, going by its name."""
-    return kind(attack) not in BLIND or any(word in attack.lower() for word in AWARE)
-
-
-def missing_attacks(record: Record, records: Sequence[Record]) -> list[str]:
-    """Attacks that others met and this one did not, though they apply: without a router there is none to know."""
-    others = [name for name in attack_names(records) if name not in record.attacks]
-    return [name for name in others if record.tells_type or not knows_the_router(name)]
 
 
 def doubts(records: Sequence[Record]) -> list[Doubt]:
@@ -167,6 +148,16 @@ def blind(record: Record) -> Iterator[str]:
             )
 
 
+def unfinished(record: Record) -> Iterator[str]:
+    """An evaluation under way, or one that was broken off."""
+    missing = [name for name in record.planned if name not in record.attacks]
+    if missing:
+        yield (
+            f"The evaluation is under way or was broken off: {few_names(missing)} of its {len(record.planned)} attacks "
+            f"{'is' if len(missing) == 1 else 'are'} missing, and the worst case so far is too kind."
+        )
+
+
 def weak(record: Record) -> Iterator[str]:
     """A worst case over nothing, or over attacks that take one step or see no gradient."""
     if not record.attacks:
@@ -211,22 +202,54 @@ def changed(record: Record) -> Iterator[str]:
 
 def incomparable(records: Sequence[Record]) -> Iterator[str]:
     """Rows of a table that were not measured alike."""
-    if len({_examples(record) for record in records}) > 1:
-        yield "The records are of different images: their rows are not comparable."
+    images: dict[Any, list[str]] = {}
+    for name, record in zip(names(records), records, strict=True):
+        images.setdefault(_examples(record), []).append(name)
+    if len(images) > 1:
+        dot = " · "  # names have commas
+        parts = "; ".join(
+            f"{len(key[-1]):,} of {_set(key)}: {few_names(of, between=dot)}" for key, of in images.items()
+        )
+        yield f"The records are of different images ({parts}): rows of different images are not comparable."
     threats = list(dict.fromkeys(filter(None, map(threat_text, records))))
     if len(threats) > 1:
         yield f"The records differ in their threat model ({', '.join(threats)}): compare only rows of the same one."
 
 
+def other_settings(records: Sequence[Record]) -> Iterator[str]:
+    """Attacks that share a name and nothing else."""
+    for attack in attack_names(records):
+        met = [record for record in records if attack in record.attacks]
+        pairs = ((a, b) for a, b in combinations(met, 2) if threat_text(a) == threat_text(b))
+        if not all(same_settings(a, b, attack) for a, b in pairs):
+            yield (
+                f"{attack} was run with different settings in different rows (under Details): they are not compared in it, "
+                "nor in their worst cases."
+            )
+
+
 def unequal(records: Sequence[Record]) -> Iterator[str]:
     """Rows whose worst case, or luck, is not over the same things."""
-    if any(missing_attacks(record, records) for record in records):
-        yield "Not every record met every attack: a worst case over fewer attacks is a kinder one."
+    lacking = {name: missing_attacks(r, records) for name, r in zip(names(records), records, strict=True)}
+    parts = [f"{name} lacks {few_names(missing)}" for name, missing in lacking.items() if missing]
+    if parts:
+        said = "; ".join(parts[:3]) + (f"; {len(parts) - 3} more" if len(parts) > 3 else "")
+        yield f"Not every record met every attack ({said}): a worst case over fewer attacks is a kinder one."
     seeds: dict[str, set[Any]] = {}
     for record in records:
         seeds.setdefault(record.label, set()).add(record.run.get("seed"))
     if len({frozenset(of_label) for of_label in seeds.values()}) > 1:
         yield "The attacks' random numbers follow different seeds in different rows: a small part of a difference is luck."
+
+
+def not_averaged(records: Sequence[Record]) -> Iterator[str]:
+    """Namesakes that are not the seeds of one training."""
+    for group in namesakes(records):
+        if not repeated([records[i] for i in group]):
+            yield (
+                f"{len(group)} records are called “{records[group[0]].label}” and differ in more than the seed of their "
+                "training, or share it: they are not averaged. Give them labels of their own."
+            )
 
 
 def picked(records: Sequence[Record]) -> Iterator[str]:
@@ -240,14 +263,25 @@ def picked(records: Sequence[Record]) -> Iterator[str]:
             )
 
 
+def few_names(found: Sequence[str], most: int = 3, between: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    more = len(found) - most
+    return between.join(found[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def _examples(record: Record) -> tuple[Any, ...]:
-    about = tuple(str(record.data.get(key)) for key in ("name", "split", "fingerprint"))
-    return (*about, hash(tuple(record.ids.to(torch.int64).tolist())))
+    about = tuple(str(record.data.get(key) or "") for key in ("name", "split", "fingerprint"))
+    return (*about, tuple(record.ids.to(torch.int64).tolist()))
+
+
+def _set(examples: tuple[Any, ...]) -> str:
+    return " ".join(filter(None, examples[:2])) or "a set without a name"
 
 
 # In the order of the page; True for what can overturn a number.
 ONE = {
     damaged: True,
+    unfinished: True,
     weak: True,
     blind: True,
     masked: True,
@@ -257,4 +291,4 @@ ONE = {
     few: False,
     sampled: False,
 }
-ALL = {incomparable: True, unequal: False, picked: False}
+ALL = {incomparable: True, other_settings: True, unequal: False, not_averaged: False, picked: False}

@@ -12,6 +12,7 @@ import torch
 
 from awnet.evaluation.metrics import Accuracy, roc, w_robust
 from awnet.evaluation.record import Record
+from awnet.report.alike import attack_names, seed_groups, threat_text
 from awnet.report.svg import (
     COLOURS,
     Box,
@@ -25,7 +26,7 @@ from awnet.report.svg import (
     text_width,
     ticks,
 )
-from awnet.report.tables import attack_names, front_names, names, seed_groups, series, threat_text
+from awnet.report.tables import front_names, names, series, table
 from awnet.types import PerExample
 
 ATTACK_COLOURS = COLOURS - 1  # the last one, grey, is for clean images
@@ -74,7 +75,8 @@ def tradeoff(
     _iso_lines(canvas, x, y, gamma_nat, gamma_adv)
 
     obstacles: list[tuple[Box, float]] = []
-    for i in shown:
+    grouped = {i for group in seed_groups(records) for i in group}
+    for i in (i for i in shown if i not in grouped):
         ends = ((x(clean[i].low), y(worst[i].value)), (x(clean[i].high), y(worst[i].value)))
         canvas.line(*ends, f"thin c{colours[i] % COLOURS}")
         obstacles.append((Box(ends[0][0], ends[0][1] - 1, ends[1][0], ends[1][1] + 1), 0.15))
@@ -147,19 +149,19 @@ def _middle(line: Sequence[Point]) -> Point:
 
 
 def _padded(low: float, high: float, least: float = 0.04) -> tuple[float, float]:
-    """A range with some air, inside [0, 1] and not too small."""
+    """A range with some air, not too small, and hardly beyond [0, 1]."""
     low, high = (0.0, 1.0) if not (isfinite(low) and isfinite(high)) else (low, high)
     air = max(0.06 * (high - low), (least - (high - low)) / 2)
-    return max(low - air, 0.0), min(high + air, 1.0)
+    return max(low - air, -0.25 * air), min(high + air, 1 + 0.25 * air)
 
 
 def _frame(canvas: Canvas, x: Scale, y: Scale, title_y: str, title_x: str, percent: bool = True) -> None:
     """Grid, ticks and titles of a plot of shares."""
     unit = 100 if percent else 1
-    for value in x.ticks(max(int((x.end - x.start) / 80), 2)):
+    for value in (v for v in x.ticks(max(int((x.end - x.start) / 80), 2)) if 0 <= v <= 1):
         canvas.line((x(value), y.start), (x(value), y.end), "grid")
         canvas.text((x(value), y.start + 18), f"{unit * value:.6g}", "", "middle")
-    for value in y.ticks(max(int((y.start - y.end) / 60), 2)):
+    for value in (v for v in y.ticks(max(int((y.start - y.end) / 60), 2)) if 0 <= v <= 1):
         canvas.line((x.start, y(value)), (x.end, y(value)), "grid")
         canvas.text((x.start - 8, y(value) + 4), f"{unit * value:.6g}", "", "end")
     canvas.text((0, 12), title_y, "dark")
@@ -198,50 +200,94 @@ def _iso_lines(canvas: Canvas, x: Scale, y: Scale, gamma_nat: float, gamma_adv: 
 # --- accuracy by attack ---
 
 
-def by_attack(records: Sequence[Record]) -> list[str]:
-    """A panel for the clean images, one for the worst case, and one for each attack: a dot and interval a record.
+class _Lane(NamedTuple):
+    """A row of the panels: its name, colour, and what it has in each panel, one accuracy for each of its seeds."""
 
-    A single record has one panel, with a row for each of these.
+    name: str
+    series: int
+    found: list[list[Accuracy]]
+
+
+def by_attack(records: Sequence[Record], *, width: float = 960, across: int = 5) -> list[str]:
+    """A panel for the clean images, one for the worst case, and one for each attack: a dot and interval a row.
+
+    Rows are those of the table: the seeds of a label are small dots, their mean a stroke. A single record has one panel, with
+    a row for each of these. Panels stand side by side, at most `across`, with the names beside the first one only.
     """
-    panels: list[tuple[str, list[Accuracy | None]]] = [
-        ("clean", [record.clean_accuracy for record in records]),
-        ("worst case", [record.worst_accuracy for record in records]),
+    titles, lanes = _lanes(records)
+    if len(lanes) == 1:  # one panel with a row for each attack
+        (lane,) = lanes
+        lanes = [_Lane(title, lane.series, [found]) for title, found in zip(titles, lane.found, strict=True)]
+        return [_panels(["accuracy, %"], lanes, min(width, 420))]
+    sheets = ceil(len(titles) / across)
+    each = ceil(len(titles) / sheets)
+    return [
+        _panels(titles[k : k + each], [lane._replace(found=lane.found[k : k + each]) for lane in lanes], width, each)
+        for k in range(0, len(titles), each)
     ]
-    for attack in attack_names(records):
-        panels.append((attack, [r.robust_accuracy(attack) if attack in r.attacks else None for r in records]))
-    # of no image, there is no accuracy
-    panels = [(title, [a if a and a.n else None for a in found]) for title, found in panels]
-    titles, colours = names(records), series(records)
-    if len(records) == 1:  # one panel with a row for each attack
-        rows = [title for title, _ in panels]
-        return [_panel("accuracy, %", rows, [0] * len(rows), [found[0] for _, found in panels], width=360)]
-    return [_panel(title, titles, colours, found) for title, found in panels]
 
 
-def _panel(
-    title: str, titles: Sequence[str], colours: Sequence[int], found: Sequence[Accuracy | None], width: float = 300
-) -> str:
-    row, top = 21, 30
-    column = min(max(text_width(name) for name in titles) + 14, 0.46 * width)
-    x = Scale(0, 1, column, width - 44)
-    bottom = top + row * len(titles) + 4
-    said = "; ".join(f"{n}: {100 * a.value:.1f}" if a else f"{n}: not run" for n, a in zip(titles, found, strict=True))
-    canvas = Canvas(width, bottom + 20, f"Accuracy in percent, {title}. {said}.")
-    canvas.text((0, 13), shorten(title, width), "strong")
-    for value in (0, 0.25, 0.5, 0.75, 1):
-        canvas.line((x(value), top), (x(value), bottom), "grid")
-        if value in (0, 0.5, 1):
-            canvas.text((x(value), bottom + 14), f"{100 * value:.6g}", "pale small", "middle")
-    for k, (name, colour, share) in enumerate(zip(titles, colours, found, strict=True)):
-        middle = top + row * (k + 0.5) + 2
-        canvas.text((0, middle + 4), shorten(name, column - 14))
-        if share is None:
-            canvas.text((width, middle + 4), "–", "pale", "end")
-            continue
-        canvas.line((x(share.low), middle), (x(share.high), middle), f"whisker c{colour % COLOURS}")
-        canvas.mark((x(share.value), middle), colour, 4.5, f"{name}: {share}")
-        canvas.text((width, middle + 4), f"{100 * share.value:.1f}", "dark", "end")
+def _lanes(records: Sequence[Record]) -> tuple[list[str], list[_Lane]]:
+    """The panels' titles, and the rows."""
+    attacks = attack_names(records)
+
+    def found(record: Record) -> list[Accuracy | None]:
+        robust = [record.robust_accuracy(name) if name in record.attacks else None for name in attacks]
+        return [record.clean_accuracy, record.worst_accuracy, *robust]
+
+    lanes = []
+    for row in table(records).main:
+        columns = zip(*(found(records[i]) for i in row.of), strict=True)
+        # of no image, there is no accuracy
+        name = row.name.replace(f" (mean of {len(row.of)})", "")  # the figure shows how many
+        lanes.append(_Lane(name, row.series, [[a for a in column if a and a.n] for column in columns]))
+    return ["clean", "worst case", *attacks], lanes
+
+
+def _panels(titles: Sequence[str], lanes: Sequence[_Lane], width: float, across: int = 1) -> str:
+    """Panels side by side; room for `across`, so that sheets of fewer line up with others."""
+    row, top, gap = 21, 30, 44
+    names_end = min(max(text_width(lane.name) for lane in lanes) + 14, (0.42 if across == 1 else 0.3) * width)
+    each = (width - names_end + gap) / across
+    bottom = top + row * len(lanes) + 4
+    said = "; ".join(
+        f"{title}: " + ", ".join(f"{lane.name} {_mean_text(lane.found[k])}" for lane in lanes)
+        for k, title in enumerate(titles)
+    )
+    canvas = Canvas(width, bottom + 20, f"Accuracy in percent. {said}.")
+    for n, lane in enumerate(lanes):
+        canvas.text((0, top + row * (n + 0.5) + 6), shorten(lane.name, names_end - 10))
+    for k, title in enumerate(titles):
+        start = names_end + k * each
+        end = start + each - gap
+        x = Scale(0, 1, start + 5, end - 42)
+        canvas.text((start, 13), shorten(title, each - gap), "strong")
+        for value in (0, 0.25, 0.5, 0.75, 1):
+            canvas.line((x(value), top), (x(value), bottom), "grid")
+            if value in (0, 0.5, 1):
+                canvas.text((x(value), bottom + 14), f"{100 * value:.6g}", "pale small", "middle")
+        for n, lane in enumerate(lanes):
+            _dots_of(canvas, x, end, top + row * (n + 0.5) + 2, lane, lane.found[k])
     return canvas.svg()
+
+
+def _dots_of(canvas: Canvas, x: Scale, end: float, middle: float, lane: _Lane, found: Sequence[Accuracy]) -> None:
+    if not found:
+        canvas.text((end, middle + 4), "–", "pale", "end")
+        return
+    at = x(mean(share.value for share in found))
+    if len(found) == 1:
+        canvas.line((x(found[0].low), middle), (x(found[0].high), middle), f"whisker c{lane.series % COLOURS}")
+        canvas.mark((at, middle), lane.series, 4.5, f"{lane.name}: {found[0]}")
+    else:
+        canvas.line((at, middle - 7), (at, middle + 7), f"median c{lane.series % COLOURS}")
+        for share in found:
+            canvas.mark((x(share.value), middle), lane.series, 3.2, f"{lane.name}: {share}")
+    canvas.text((end, middle + 4), _mean_text(found), "dark", "end")
+
+
+def _mean_text(found: Sequence[Accuracy]) -> str:
+    return f"{100 * mean(share.value for share in found):.1f}" if found else "not run"
 
 
 # --- P(clean) ---
@@ -308,6 +354,51 @@ def histogram(p: PerExample, class_: str, label: str, bins: int = 40) -> str:
                 class_=class_,
             )
     return canvas.svg("strip", stretch=True)
+
+
+# --- omega ---
+
+
+def omegas(record: Record, attack: str, *, width: float = 720) -> str:
+    """For each dynamic layer the signals on clean images and, below them, on attacked ones: 5 to 95 % and the median.
+
+    At the right, how far an attack moves an image's signals, in units of their deviation between clean images.
+    """
+    row, top, bar = 30, 34, 8
+    clean, moved = record.clean.omega, record.attacks[attack].omega
+    layers = [layer for layer in clean if layer in moved]
+    look = attack_class(list(record.attacks).index(attack), "")
+    names_end = max(text_width(layer) for layer in layers) + 14
+    most = max(max(clean[layer].high, moved[layer].high) for layer in layers)
+    x = Scale(0, max(1.05 * most, 1.2), names_end, width - 62)
+    bottom = top + row * len(layers)
+    said = "; ".join(
+        f"{layer}: median {clean[layer].median:.2f} clean, {moved[layer].median:.2f} attacked" for layer in layers
+    )
+    canvas = Canvas(width, bottom + 40, f"Signals of each layer on clean images and under {attack}. {said}.")
+    canvas.text((width, 13), "shift", "dark", "end")
+    for value in x.ticks(max(int((x.end - x.start) / 70), 2)):
+        canvas.line((x(value), top - 6), (x(value), bottom), "grid")
+        canvas.text((x(value), bottom + 16), f"{value:.6g}", "pale small", "middle")
+    canvas.line((x(1), top - 6), (x(1), bottom), "axis")
+    canvas.text((x(1), top - 12), "ω = 1", "pale small", "middle")
+    canvas.text((x.end, bottom + 34), "signal ω", "pale small", "end")
+    for k, layer in enumerate(layers):
+        middle = top + row * (k + 0.5)
+        canvas.text((0, middle + 4), layer)
+        for omega, y, colour in ((clean[layer], middle - bar, "c7"), (moved[layer], middle + 1, look)):
+            left, right = x(omega.low), x(omega.high)
+            canvas.add("rect", x=left, y=y, width=max(right - left, 1), height=bar - 1, rx=2, class_=f"range {colour}")
+            canvas.line((x(omega.median), y - 1), (x(omega.median), y + bar), f"median {colour}")
+        ratio = shift_ratio(record, attack, layer)
+        canvas.text((width, middle + 4), "–" if ratio is None else f"{ratio:.2f}", "dark", "end")
+    return canvas.svg()
+
+
+def shift_ratio(record: Record, attack: str, layer: str) -> float | None:
+    """How far an attack moves an image's signals, in units of their deviation between clean images; None without any."""
+    shift, deviation = record.attacks[attack].omega[layer].shift, record.clean.omega[layer].deviation
+    return None if shift is None or deviation < 1e-6 else shift / deviation
 
 
 # --- training ---

@@ -9,20 +9,27 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+from awnet.config import from_json
+from awnet.detection.operating_point import OperatingPoint, looks_attacked
 from awnet.errors import Mistake
 from awnet.evaluation.metrics import auc
 from awnet.evaluation.record import Record
 from awnet.report import checks, figures
-from awnet.report.headline import differences, headline, points
+from awnet.report.alike import attack_names, seed_groups
+from awnet.report.differences import differences, points
+from awnet.report.headline import headline
 from awnet.report.images import BUDGET, Sample, samples
 from awnet.report.svg import COLOURS
-from awnet.report.tables import WORST, Table, attack_names, front_names, millions, names, series, table
+from awnet.report.tables import WORST, Table, front_names, millions, names, series, table
 
 OPEN = 2  # how many of several like sections are unfolded
+MOST_NAMES = 4  # of the records that a doubt concerns
 HERE = Path(__file__).parent
 
 
@@ -64,7 +71,8 @@ def write_page(
     except OSError as error:
         raise Mistake(f"the report cannot be written to {path}: {error.strerror or error}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # below a file there is nothing to remove
+            part.unlink()
     return path
 
 
@@ -97,7 +105,7 @@ def page(
         style="".join((HERE / sheet).read_text(encoding="utf-8") for sheet in ("figure.css", "page.css")),
         setting=_setting(records),
         headline=headline(records, found),
-        doubts=checks.doubts(records),
+        doubts=[(doubt, _who(doubt.of, records)) for doubt in checks.doubts(records)],
         table=found,
         weighed=_weighed(table(records, gamma_nat=gamma_nat, gamma_adv=gamma_adv, per_attack=True)),
         records=records,
@@ -106,12 +114,15 @@ def page(
         attacks=attack_names(records),
         millions=millions,
         points=points,
-        differences=[differences(records, i) for i in range(len(records))],
+        differences=[(row, differences(records, row, found.main[0])) for row in found.main[1:]],
         tradeoff=figures.tradeoff(records, **weights),
         tradeoff_narrow=figures.tradeoff(records, width=370, height=400, **weights),
         by_attack=figures.by_attack(records),
+        by_attack_narrow=figures.by_attack(records, width=300, across=1),
         over_eps=figures.over_eps(records),
+        knobs=any(sum(r.front == front for r in records) > 1 for front in front_names(records)),
         types=list(_types(records)),
+        signals=list(_signals(records)),
         pictures=_pictures(records) if images else [],
         training=_training(records),
         settings=_attack_settings(records),
@@ -135,7 +146,27 @@ def _setting(records: Sequence[Record]) -> list[str]:
         return f"{parts + ', ' if parts else ''}{len(record):,} images"
 
     lines = [{data(r) for r in records}, {str(r.threat.get("text") or "") for r in records}]
-    return [line.pop() for line in lines if len(line) == 1 and line != {""}]
+    return [*(line.pop() for line in lines if len(line) == 1 and line != {""}), "brackets: 95\u00a0% intervals"]
+
+
+def _who(of: Sequence[str], records: Sequence[Record]) -> str:
+    """The records that a doubt concerns, in few words: whole fronts by their name, almost all by those that are not."""
+    titles = names(records)
+    others = [name for name in titles if name not in of]
+    if of and len(of) > 3 and len(others) <= 2:
+        return f"all but {' and '.join(others)}"
+    said = list(of)
+    for front, title in front_names(records).items():
+        whole = [name for name, record in zip(titles, records, strict=True) if record.front == front]
+        if len(whole) > 1 and set(whole) <= set(said):
+            said[said.index(whole[0])] = f"{title} ({len(whole)} settings)"
+            said = [name for name in said if name not in whole]
+    for group in seed_groups(records):
+        whole = [titles[i] for i in group]
+        if set(whole) <= set(said):
+            said[said.index(whole[0])] = f"{records[group[0]].label} ({len(whole)} seeds)"
+            said = [name for name in said if name not in whole]
+    return " · ".join(said[:MOST_NAMES]) + (f" · {len(said) - MOST_NAMES} more" if len(said) > MOST_NAMES else "")
 
 
 # --- P(clean) ---
@@ -159,11 +190,13 @@ class _Types:
     colour: str
     roc: str
     rows: tuple[_Separation, ...]
+    thresholds: tuple[str, ...]
 
     @property
     def range(self) -> str:
         areas = [row.area for row in self.rows if row.area is not None]
-        return f"AUC {min(areas):.3f}" + (f" to {max(areas):.3f}" if len(areas) > 1 else "")
+        low, high = f"{min(areas):.3f}", f"{max(areas):.3f}"
+        return f"AUC {low}" + (f" to {high}" if high != low else "")
 
 
 def _types(records: Sequence[Record]) -> Iterator[_Types]:
@@ -192,7 +225,75 @@ def _types(records: Sequence[Record]) -> Iterator[_Types]:
                     area_of_successful=auc(clean[won], result.p_clean[won]) if won.any() else None,
                 )
             )
-        yield _Types(name=name, colour=colour, roc=figures.roc_curves(record), rows=tuple(rows))
+        thresholds = tuple(_at_thresholds(record))
+        yield _Types(name=name, colour=colour, roc=figures.roc_curves(record), rows=tuple(rows), thresholds=thresholds)
+
+
+def _at_thresholds(record: Record) -> Iterator[str]:
+    """What the operating points stored with the checkpoint come to on these images, a sentence each."""
+    for stored in record.model.get("detector") or ():
+        point: OperatingPoint = from_json(stored, OperatingPoint, "detector")
+        alarms = looks_attacked(record.clean.p_clean, point)
+        noticed = []
+        for attack, result in record.attacks.items():
+            won = record.clean.correct & ~result.correct
+            if won.any():
+                share = looks_attacked(result.p_clean[won], point).double().mean().item()
+                noticed.append(f"{attack} {100 * share:.1f} %")
+        yield (
+            f"P(clean) below {point.threshold:.3g}, set for {100 * point.false_alarms:g} % of false alarms on {point.images:,} "
+            f"{point.split} images: {100 * alarms.double().mean().item():.1f} % of these clean images are called attacked"
+            + (f"; of the images that fooled it, {', '.join(noticed)}." if noticed else ".")
+        )
+
+
+# --- omega ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Signals:
+    """How an attack moves the signals of one record."""
+
+    name: str
+    colour: str
+    attack: str
+    figure: str
+    narrow: str
+    said: str
+
+
+def _signals(records: Sequence[Record]) -> Iterator[_Signals]:
+    for name, colour, record in zip(names(records), _colours(records), records, strict=True):
+        measured = [attack for attack, result in record.attacks.items() if result.omega and record.clean.omega]
+        if not measured:
+            continue
+        strongest = min(measured, key=lambda attack: record.robust_accuracy(attack).value)
+        yield _Signals(
+            name=name,
+            colour=colour,
+            attack=strongest,
+            figure=figures.omegas(record, strongest),
+            narrow=figures.omegas(record, strongest, width=330),
+            said=_shifts(record, strongest, [attack for attack in measured if attack != strongest]),
+        )
+
+
+def _shifts(record: Record, attack: str, others: Sequence[str]) -> str:
+    """How far the attacks move an image's signals, in units of their deviation between clean images."""
+    ratios = {layer: figures.shift_ratio(record, attack, layer) for layer in record.clean.omega}
+    known = {layer: ratio for layer, ratio in ratios.items() if ratio is not None}
+    if not known:
+        return "The signals are the same for all clean images: a shift has no unit here."
+    low, high = min(known, key=lambda layer: known[layer]), max(known, key=lambda layer: known[layer])
+    said = (
+        f"Under {attack}, an image's signals move by {mean(known.values()):.2f} deviations on average over the layers"
+    )
+    if low != high:
+        said += f", least in {low} ({known[low]:.2f}) and most in {high} ({known[high]:.2f})"
+    means = [
+        f"{other} {mean(figures.shift_ratio(record, other, layer) or 0 for layer in known):.2f}" for other in others
+    ]
+    return f"{said}. {'Under the other attacks: ' + ', '.join(means) + '.' if means else ''}".strip()
 
 
 # --- images, training ---
@@ -240,7 +341,7 @@ def _weighed(found: Table) -> dict[str, Any]:
     places = [k for k, column in enumerate(found.columns) if column.weighed]
     return {
         "titles": [found.columns[k].attack or WORST.title for k in places],
-        "rows": [(row, [row.cells[k] for k in places]) for row in found.rows],
+        "rows": [(row, [row.cells[k] for k in places]) for row in found.main],
     }
 
 

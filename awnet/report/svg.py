@@ -177,30 +177,37 @@ def place_labels(
         size: of the font.
 
     Returns:
-        A label for each point, placed one after the other, the hardest (most crowded) point first.
+        A label for each point, placed one after the other, the hardest (most crowded) point first, and then moved twice
+        to where it is better now that the others are there.
     """
     bad = [*obstacles, *((Box(x - 7, y - 7, x + 7, y + 7), 1.0) for x, y in points)]
     crowd = [sum(1 / (30 + abs(x - u) + abs(y - v)) for u, v in points) for x, y in points]
     found: dict[int, Label] = {}
-    for i in sorted(range(len(points)), key=lambda i: -crowd[i]):
-        (x, y), width = points[i], text_width(texts[i], size)
-        best: tuple[float, Label] | None = None
-        for reach in (11.0, 17.0, 25.0, 35.0):
-            for dx, dy in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1)):
-                slant = 0.7 if dx and dy else 1.0
-                u, middle = x + dx * reach * slant, y + dy * reach * slant
-                left = u if dx > 0 else u - width if dx < 0 else u - width / 2
-                box = Box(left, middle - 0.6 * size, left + width, middle + 0.6 * size)
-                outside = box.area() - box.overlap(room)
-                cost = 8 * outside + 0.5 * (reach - 11) * size + 2.0 * (dx <= 0) + 1.0 * bool(dx and dy)
-                cost += sum(weight * 4 * box.overlap(other) for other, weight in bad)
-                label = Label((u, middle + 0.35 * size), "start" if dx > 0 else "end" if dx < 0 else "middle", box)
-                if best is None or cost < best[0]:
-                    best = cost, label
-        assert best is not None
-        found[i] = best[1]
-        bad.append((best[1].box, 2.0))
+    for _ in range(3):
+        for i in sorted(range(len(points)), key=lambda i: -crowd[i]):
+            others = [(label.box, 2.0) for k, label in found.items() if k != i]
+            found[i] = _best_label(points[i], text_width(texts[i], size), room, [*bad, *others], size)
     return [found[i] for i in range(len(points))]
+
+
+def _best_label(point: Point, width: float, room: Box, bad: Sequence[tuple[Box, float]], size: float) -> Label:
+    """The place around a point that covers least."""
+    x, y = point
+    best: tuple[float, Label] | None = None
+    for reach in (11.0, 17.0, 25.0, 35.0, 47.0):
+        for dx, dy in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1)):
+            slant = 0.7 if dx and dy else 1.0
+            u, middle = x + dx * reach * slant, y + dy * reach * slant
+            left = u if dx > 0 else u - width if dx < 0 else u - width / 2
+            box = Box(left, middle - 0.6 * size, left + width, middle + 0.6 * size)
+            outside = box.area() - box.overlap(room)
+            cost = 8 * outside + 0.5 * (reach - 11) * size + 2.0 * (dx <= 0) + 1.0 * bool(dx and dy)
+            cost += sum(weight * 4 * box.overlap(other) for other, weight in bad)
+            label = Label((u, middle + 0.35 * size), "start" if dx > 0 else "end" if dx < 0 else "middle", box)
+            if best is None or cost < best[0]:
+                best = cost, label
+    assert best is not None
+    return best[1]
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -6,16 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from dataclasses import dataclass, replace
+from itertools import chain, count, takewhile
 from math import isfinite, isnan
 from pathlib import PurePath
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from awnet.errors import Mistake
-from awnet.evaluation.metrics import Accuracy, w_robust
+from awnet.evaluation.metrics import Accuracy, check_weights, w_robust
 from awnet.evaluation.record import Record
+from awnet.report.alike import (
+    attack_names,
+    same_attacks,
+    same_images,
+    same_settings,
+    seed,
+    seed_groups,
+    threat_text,
+)
 
 if TYPE_CHECKING:
     import rich.table
@@ -49,7 +58,7 @@ class Cell:
     Attributes:
         low, high: of its 95 % interval, where it is the share of one record.
         deviation: between seeds, where it is the mean of several records.
-        best: whether no other row of the same threat model has a higher one.
+        best: whether no other row that was measured alike has a higher one.
     """
 
     value: float
@@ -61,13 +70,14 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A record, or the mean over the seeds of a label.
+    """A record, or the mean over the trainings of a label with several seeds.
 
     Attributes:
         name: unlike the label, different for each row.
         series: rows of one front or label share this number, which gives their colour in figures.
         record: which record it is; None for a mean.
         of: the records that it is computed from.
+        merged: whether it is part of a mean, which stands in its place.
         parameters: how many; None where nobody said.
         cells: one for each column.
     """
@@ -76,6 +86,7 @@ class Row:
     series: int
     record: int | None
     of: tuple[int, ...]
+    merged: bool = False
     threat: str
     parameters: int | None
     cells: tuple[Cell, ...]
@@ -88,7 +99,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows in the records' order, each mean after the last of its seeds."""
+    """Rows in the records' order; a mean takes the place of the first of its seeds, which follow it."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -106,22 +117,19 @@ class Table:
         return self.number(cell.value) + spread
 
     @property
+    def main(self) -> tuple[Row, ...]:
+        """The rows to show: means in place of their seeds."""
+        return tuple(row for row in self.rows if not row.merged)
+
+    @property
     def threats(self) -> tuple[str, ...]:
         """The different threat models, in the rows' order."""
         return tuple(dict.fromkeys(row.threat for row in self.rows))
 
 
-def threat_text(record: Record) -> str:
-    """The threat model in words, "" where the record does not say."""
-    return str(record.threat.get("text") or "")
-
-
 def seed_text(record: Record) -> str:
-    """The seed of the training where the record knows it, of the run otherwise."""
-    experiment = record.model.get("experiment")
-    trained = experiment.get("seed") if isinstance(experiment, dict) else None
-    seed = record.run.get("seed") if trained is None else trained
-    return "" if seed is None else f"seed {seed}"
+    """What tells seeds of one label apart."""
+    return "" if seed(record) is None else f"seed {seed(record)}"
 
 
 def names(records: Sequence[Record]) -> list[str]:
@@ -163,19 +171,6 @@ def front_names(records: Sequence[Record]) -> dict[str, str]:
     return found
 
 
-def attack_names(records: Sequence[Record]) -> list[str]:
-    """Every attack that was run on any record, in order of first appearance."""
-    return list(dict.fromkeys(name for record in records for name in record.attacks))
-
-
-def seed_groups(records: Sequence[Record]) -> list[list[int]]:
-    """Records of one label and one threat model, which differ by their seed only; labels that come once are left out."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for i, record in enumerate(records):
-        groups.setdefault((record.label, threat_text(record)), []).append(i)
-    return [group for group in groups.values() if len(group) > 1]
-
-
 def table(
     records: Sequence[Record], *, gamma_nat: float = 0.5, gamma_adv: float = 0.5, per_attack: bool = False
 ) -> Table:
@@ -191,8 +186,7 @@ def table(
     """
     if not records:
         raise Mistake("a table needs at least one record, got none; `awnet evaluate` makes them")
-    if not (gamma_nat >= 0 and gamma_adv >= 0 and gamma_nat + gamma_adv > 0):
-        raise Mistake(f"the weights of A_w must not be negative nor both zero, got {gamma_nat:g} and {gamma_adv:g}")
+    check_weights(gamma_nat, gamma_adv)
     columns = [CLEAN, WORST, Column(title="A_w", weighed=True)]
     for attack in attack_names(records):
         columns.append(Column(title=attack, attack=attack))
@@ -209,39 +203,40 @@ def table(
             return Cell(w_robust(record.clean_accuracy.value, found.value, gamma_nat, gamma_adv))
         return Cell(found.value, found.low, found.high)
 
-    last = {group[-1]: group for group in seed_groups(records)}
+    group_of = {i: group for group in seed_groups(records) for i in group}
+    titles, colours = names(records), series(records)
     rows: list[Row] = []
-    cells = [tuple(measure(record, column) for column in columns) for record in records]
-    for i, (name, number, record) in enumerate(zip(names(records), series(records), records, strict=True)):
+
+    def add(name: str, of: Sequence[int], *, merged: bool = False) -> None:
+        each = [[measure(records[i], column) for column in columns] for i in of]
+        cells = each[0] if len(of) == 1 else [_mean([one[k].value for one in each]) for k in range(len(columns))]
+        taken = {row.name for row in rows}
+        first = records[of[0]]
         row = Row(
-            name=name,
-            series=number,
-            record=i,
-            of=(i,),
-            threat=threat_text(record),
-            parameters=record.model.get("parameters"),
-            cells=cells[i],
+            name=next(free for free in chain([name], (f"{name} #{k}" for k in count(2))) if free not in taken),
+            series=colours[of[0]],
+            record=of[0] if len(of) == 1 else None,
+            of=tuple(of),
+            merged=merged,
+            threat=threat_text(first),
+            parameters=first.model.get("parameters"),
+            cells=tuple(cells),
         )
         rows.append(row)
-        if i in last:
-            group = last[i]
-            over = tuple(_mean([cells[j][k].value for j in group]) for k in range(len(columns)))
-            threats = {threat_text(other) for other in records if other.label == record.label}
-            title = record.label if len(threats) == 1 else f"{record.label}, {row.threat}"
-            rows.append(
-                Row(
-                    name=f"{title} (mean of {len(group)})",
-                    series=number,
-                    record=None,
-                    of=tuple(group),
-                    threat=row.threat,
-                    parameters=row.parameters,
-                    cells=over,
-                )
-            )
+
+    for i, record in enumerate(records):
+        group = group_of.get(i, [i])
+        if len(group) == 1:
+            add(titles[i], group)
+        elif i == group[0]:
+            several = len({threat_text(other) for other in records if other.label == record.label}) > 1
+            label = f"{record.label}, {threat_text(record)}" if several else record.label
+            add(f"{label} (mean of {len(group)})", group)
+            for member in group:
+                add(titles[member], [member], merged=True)
     return Table(
         columns=tuple(columns),
-        rows=tuple(_mark_best(rows)),
+        rows=tuple(_mark_best(records, rows, columns)),
         digits=2 if min(map(len, records)) >= MANY else 1,
         gamma_nat=gamma_nat,
         gamma_adv=gamma_adv,
@@ -252,17 +247,32 @@ def _mean(values: list[float]) -> Cell:
     return Cell(mean(values), deviation=stdev(values)) if all(map(isfinite, values)) else Cell(float("nan"))
 
 
-def _mark_best(rows: list[Row]) -> list[Row]:
+def _mark_best(records: Sequence[Record], rows: list[Row], columns: Sequence[Column]) -> list[Row]:
+    """Marks the best of each column among the rows that were measured alike, where there is more than one."""
     marked = []
     for row in rows:
-        rivals = [other for other in rows if other.threat == row.threat and other.record is not None]
         cells = []
-        for k, cell in enumerate(row.cells):
-            measured = [other.cells[k].value for other in rivals if not isnan(other.cells[k].value)]
-            best = row.record is not None and len(measured) > 1 and cell.value == max(measured)
-            cells.append(Cell(cell.value, cell.low, cell.high, cell.deviation, best))
-        marked.append(Row(**{**row.__dict__, "cells": tuple(cells)}))
+        for k, (column, cell) in enumerate(zip(columns, row.cells, strict=True)):
+            rivals = [
+                other.cells[k].value for other in rows if not other.merged and _rivals(records, row, other, column)
+            ]
+            measured = [value for value in rivals if not isnan(value)]
+            best = not row.merged and len(measured) > 1 and cell.value == max(measured)
+            cells.append(replace(cell, best=best))
+        marked.append(replace(row, cells=tuple(cells)))
     return marked
+
+
+def _rivals(records: Sequence[Record], row: Row, other: Row, column: Column) -> bool:
+    """Whether a column's numbers of two rows are the same measure."""
+    a, b = records[row.of[0]], records[other.of[0]]
+    if row.threat != other.threat or not same_images(a, b):
+        return False
+    if column == CLEAN:
+        return True
+    if column.attack:
+        return column.attack not in a.attacks or column.attack not in b.attacks or same_settings(a, b, column.attack)
+    return same_attacks(a, b)
 
 
 def millions(parameters: int | None) -> str:
@@ -285,7 +295,7 @@ def _lines(
     several = len(found.threats) > 1
     header = ["model", *(["threat"] if several else []), "10^6 param.", *(c.title for c in found.columns)]
     body = []
-    for row in found.rows:
+    for row in found.main:
         words = [row.short, row.threat] if several else [row.name]
         cells = [bold(text) if cell.best else text for cell in row.cells for text in [found.cell(cell)]]
         body.append([*map(escape, words), millions(row.parameters), *cells])
@@ -346,5 +356,5 @@ def rich_table(
             narrow, justify="left" if i < words else "right", overflow="fold", min_width=14 if i == 0 else 4
         )
     for line in body:
-        shown.add_row(*line)
+        shown.add_row(*line[:words], *(text.replace(" ± ", "\n± ") for text in line[words:]))
     return shown

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awnet.evaluation.modulation import Omega
 from awnet.evaluation.record import Record, Result, Samples
 from awnet.noise import Noise
 
@@ -31,6 +32,28 @@ def result(labels: Tensor, correct: Tensor, p_clean: Tensor | None = None, steps
         backwards=torch.full((n,), steps),
         seconds=0.25 * steps,
     )
+
+
+def scaled(made: Record, layers: int = 4) -> Record:
+    """The record of a network that scales its filters; attacks move the later layers further, and later attacks more."""
+
+    def omega(attack: int | None) -> dict[str, Omega]:
+        far = 0.0 if attack is None else 0.05 * (attack + 1)
+        return {
+            f"block {k + 1}, conv 1": Omega(
+                filters=64,
+                mean=1 + far * k,
+                deviation=0.1 + 0.02 * k,
+                low=0.8 - far,
+                median=1 + far * k,
+                high=1.3 + 0.1 * k + far,
+                shift=None if attack is None else far * (k + 1),
+            )
+            for k in range(layers)
+        }
+
+    attacks = {name: replace(found, omega=omega(k)) for k, (name, found) in enumerate(made.attacks.items())}
+    return replace(made, clean=replace(made.clean, omega=omega(None)), attacks=attacks)
 
 
 def samples(n: int, eps: float, side: int = 32) -> Samples:

@@ -84,11 +84,28 @@ PLANTED = {
     ),
     "twice": (lambda: [replace(record(**SOUND), ids=torch.arange(2000) // 2)], "Some examples come twice"),
     "nothing": (lambda: [record(n=0)], "There is no example"),
-    "other images": (lambda: [record(n=2000), record("b", n=2001)], "not comparable"),
+    "other images": (
+        lambda: [record(n=2000), record("b", n=2001)],
+        "(2,000 of cifar10 test: static PGD-AT; 2,001 of cifar10 test: b): rows of different images are not comparable",
+    ),
+    "an attack with other settings": (
+        lambda: [
+            record(n=2000),
+            changed(
+                "cw-inf", base=record("b", n=2000), settings={"kind": "PGD", "steps": 99, "loss": {"kind": "Margin"}}
+            ),
+        ],
+        "cw-inf was run with different settings in different rows",
+    ),
+    "an evaluation under way": (
+        lambda: [replace(record(**SOUND), planned=("fgsm", "pgd-sat", "square", "fab"))],
+        "square, fab of its 4 attacks are missing",
+    ),
+    "one label, one seed": (lambda: [record(n=2000), record(n=2000, luck=1)], "2 records are called “static PGD-AT”"),
     "other eps": (lambda: [record(n=2000), record("b", n=2000, eps=4 / 255)], "(Linf 8/255, Linf 4/255)"),
     "other attacks": (
         lambda: [record(n=2000), without("cw-inf", base=record("b", n=2000))],
-        "Not every record met every attack",
+        "Not every record met every attack (b lacks cw-inf): a worst case over fewer",
     ),
     "other seeds": (lambda: [record(n=2000), record("b", n=2000, seed=1)], "different seeds"),
     "a knob": (lambda: [record(f"k {k}", n=2000, front="k") for k in range(3)], "k is shown at 3 settings of its knob"),

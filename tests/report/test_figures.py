@@ -10,7 +10,7 @@ from awnet.evaluation.metrics import roc
 from awnet.noise import Noise
 from awnet.report import figures
 from awnet.report.svg import Box, place_labels, shorten, spread, standalone, text_width, ticks
-from report.synthetic import record
+from report.synthetic import record, scaled
 
 SVG = "{http://www.w3.org/2000/svg}"
 NASTY = "<b>\"a\" & 'b'</b>"
@@ -47,6 +47,7 @@ def test_every_figure_is_xml_whatever_a_label_holds(front):
     found = [figures.tradeoff(rows), *figures.by_attack(rows), *figures.over_eps(rows), figures.roc_curves(front[0])]
     found += figures.training([{"epoch": 1, f"x_{NASTY}": 1.0}, {"epoch": 2, f"x_{NASTY}": 2.0}])
     found.append(figures.histogram(front[0].clean.p_clean, "bar c1", NASTY))
+    found += [*figures.by_attack(rows, width=300, across=1), figures.omegas(scaled(front[0]), "fgsm")]
     assert len(found) > 10
     for svg in found:
         parse(svg)
@@ -110,13 +111,61 @@ def test_seeds_are_small_points_around_their_mean():
 
 
 def test_panels_show_every_accuracy(front):
-    panels = figures.by_attack([record("static"), *front])
-    assert len(panels) == 2 + 5
-    last = parse(panels[-1])
-    assert texts(last)[0] == "router-pgd" and texts(last).count("–") == 1
-    assert f"{100 * front[0].robust_accuracy('router-pgd').value:.1f}" in texts(last)
+    rows = [record("static"), *front]
+    narrow = [parse(svg) for svg in figures.by_attack(rows, width=300, across=1)]
+    assert [texts(panel)[len(rows)] for panel in narrow] == ["clean", "worst case", *front[0].attacks]
+    wide = [parse(svg) for svg in figures.by_attack(rows)]
+    assert len(wide) == 2, "seven panels, at most five in a row"
+    for panels in (narrow, wide):
+        said = [text for panel in panels for text in texts(panel)]
+        assert said.count("–") == 1, "a static network meets no attack on a router"
+        for r in rows:
+            found = [r.clean_accuracy, r.worst_accuracy, *map(r.robust_accuracy, r.attacks)]
+            assert {f"{100 * a.value:.1f}" for a in found} <= set(said)
     (one,) = figures.by_attack([front[0]])
     assert {"clean", "worst case", "fgsm", "router-pgd"} <= set(texts(parse(one)))
+
+
+def test_panels_are_where_their_numbers_are(front):
+    root = parse(figures.by_attack(front)[0])
+    at = sorted(
+        (float(e.get("cx")), e[0].text) for e in root.iter(f"{SVG}circle") if e[0].text.startswith(front[0].label)
+    )
+    shares = [front[0].clean_accuracy, front[0].worst_accuracy, front[0].robust_accuracy("fgsm")]
+    assert [text for _, text in at[:3]] == [f"{front[0].label}: {share}" for share in shares]
+    ticks_at = [float(e.get("x")) for e in root.iter(f"{SVG}text") if e.text == "100"][:3]
+    zeros = [float(e.get("x")) for e in root.iter(f"{SVG}text") if e.text == "0"][:3]
+    for (x, _), share, zero, end in zip(at, shares, zeros, ticks_at, strict=False):
+        assert (x - zero) / (end - zero) == pytest.approx(share.value, abs=0.01)
+
+
+def test_seeds_are_one_row_of_a_panel():
+    seeds = [record("a", seed=s, luck=s) for s in range(3)]
+    root = parse(figures.by_attack([*seeds, record("b")], width=300, across=1)[0])
+    assert texts(root)[:2] == ["a", "b"]
+    clean = [r.clean_accuracy.value for r in seeds]
+    assert f"{100 * sum(clean) / 3:.1f}" in texts(root)
+    dots = [float(e.get("cx")) for e in root.iter(f"{SVG}circle") if e[0].text.startswith("a:")]
+    (stroke,) = (float(e.get("x1")) for e in root.iter(f"{SVG}line") if "median" in e.get("class"))
+    assert len(dots) == 3 and stroke == pytest.approx(sum(dots) / 3, abs=0.1)
+
+
+def test_omegas_are_those_of_the_record():
+    r = scaled(record(tells=1.0))
+    root = parse(figures.omegas(r, "pgd-sat"))
+    ranges = [e for e in root.iter(f"{SVG}rect")]
+    clean, moved = r.clean.omega, r.attacks["pgd-sat"].omega
+    medians = [e for e in root.iter(f"{SVG}line") if "median" in e.get("class")]
+    expected = [omega for layer in clean for omega in (clean[layer], moved[layer])]
+    assert len(ranges) == len(medians) == len(expected) == 8
+    one = next(float(e.get("x")) for e in root.iter(f"{SVG}text") if e.text == "ω = 1")
+    zero = next(float(e.get("x")) for e in root.iter(f"{SVG}text") if e.text == "0")
+    for bar, line, omega in zip(ranges, medians, expected, strict=True):
+        left, right = float(bar.get("x")), float(bar.get("x")) + float(bar.get("width"))
+        measured = [(x - zero) / (one - zero) for x in (left, float(line.get("x1")), right)]
+        assert measured == pytest.approx([omega.low, omega.median, omega.high], abs=0.003)
+    shifts = [f"{moved[layer].shift / clean[layer].deviation:.2f}" for layer in clean]
+    assert [text for text in texts(root) if text in shifts] == shifts
 
 
 def test_thinning_moves_a_curve_by_less_than_it_may():

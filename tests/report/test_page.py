@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from awnet.config import to_json
+from awnet.detection.operating_point import OperatingPoint
 from awnet.errors import Mistake
 from awnet.evaluation.metrics import auc
 from awnet.evaluation.record import Record, Samples
@@ -19,7 +21,7 @@ from awnet.report import write_page
 from awnet.report.images import magnified
 from awnet.report.images import samples as shown
 from awnet.report.page import page, plain
-from report.synthetic import CLASSES, record
+from report.synthetic import CLASSES, record, scaled
 
 VOID = {"meta", "link", "br", "img"}
 
@@ -110,7 +112,7 @@ def test_the_table_holds_the_records_numbers(records, text):
         clean, worst = r.clean_accuracy, r.worst_accuracy
         robust = [r.robust_accuracy(name).value for name in r.attacks]
         expected = [clean.value, worst.value, (clean.value + worst.value) / 2, *robust]
-        assert said[:9] == ["11.2", *(f"{100 * v:.1f}" for v in expected), *["–"] * (5 - len(robust))][:9]
+        assert said == [*(f"{100 * v:.1f}" for v in expected), *["–"] * (5 - len(robust)), "11.2"]
         assert intervals[0] == f"{100 * clean.low:.1f}–{100 * clean.high:.1f}"
         assert intervals[1] == f"{100 * worst.low:.1f}–{100 * worst.high:.1f}"
     best = max(records, key=lambda r: r.worst_accuracy.value)
@@ -131,6 +133,62 @@ def test_auc_is_of_all_images_and_of_the_fooled_ones(records, text):
     assert f"<td>{auc(r.clean.p_clean, result.p_clean):.3f}</td>" in row
     assert f"<td>{auc(r.clean.p_clean[won], result.p_clean[won]):.3f}<small>of {int(won.sum())}</small></td>" in row
     assert text.count('<table class="strips">') == 2  # only the models that tell
+
+
+def section(text, name):
+    """What stands in a section, as words."""
+    return Reader(
+        "<section" + text.split(f'<section aria-labelledby="{name}"')[1].split("</section>")[0] + "</section>"
+    ).text
+
+
+def test_signals_are_shown_where_a_model_scales_its_filters(records, text):
+    assert 'id="signals"' not in text and 'id="signals"' not in page([record()])
+    r = scaled(record("AW-Net", tells=1.5))
+    said = section(page([records[0], r]), "signals")
+    strongest = min(r.attacks, key=lambda name: r.robust_accuracy(name).value)
+    ratios = {
+        attack: [found.shift / r.clean.omega[layer].deviation for layer, found in r.attacks[attack].omega.items()]
+        for attack in r.attacks
+    }
+    mean = {attack: sum(found) / len(found) for attack, found in ratios.items()}
+    assert f"Under {strongest}, an image's signals move by {mean[strongest]:.2f} deviations on average" in said
+    assert f"least in block 1, conv 1 ({min(ratios[strongest]):.2f})" in said
+    assert f"most in block 4, conv 1 ({max(ratios[strongest]):.2f})" in said
+    for attack in mean.keys() - {strongest}:
+        assert f"{attack} {mean[attack]:.2f}" in said
+    still = replace(r.clean, omega={k: replace(v, deviation=0.0) for k, v in r.clean.omega.items()})
+    assert "a shift has no unit here" in section(page([replace(r, clean=still)]), "signals")
+
+
+def test_seeds_are_merged_and_can_be_unfolded():
+    seeds = [record("AW-Net", robust=0.4, seed=s, luck=s) for s in range(3)]
+    said = section(page([*seeds, record("static")]), "numbers")
+    before, unfolded = said.split("Each seed by itself")
+    assert "AW-Net (mean of 3)" in before and "seed 1" not in before and "±" in before
+    for s in range(3):
+        assert f"AW-Net, seed {s}" in unfolded
+    assert "Each seed by itself" not in page([seeds[0], record("static")])
+
+
+def test_differences_say_what_chance_explains():
+    a, near, far = record("a"), record("near", robust=0.47, luck=4), record("far", robust=0.1, luck=5)
+    said = section(page([a, near, far]), "numbers").split("Differences from a")[1]
+    row = re.search(r"near (.*) far (.*) Points of accuracy", said)
+    assert row is not None
+    assert row[1].count("not dist.") == 6 and row[2].count("not dist.") == 1  # its clean accuracy alone
+    other = replace(near, ids=near.ids + 1)
+    assert "Differences from" not in section(page([a, other]), "numbers")
+
+
+def test_a_doubt_names_few_records():
+    rows = [record(f"net {k}", luck=k) for k in range(9)]
+    for k, expected in ((1, "net 0"), (7, "all but net 7 and net 8"), (6, "net 0 · net 1 · net 2 · net 3 · 2 more")):
+        changed = [replace(r, model={**r.model, "selection": "paper"}) if i < k else r for i, r in enumerate(rows)]
+        grave = page(changed).split('<li class="grave">')[1].split("</li>")[0]
+        assert expected == re.sub("<[^>]*>", "", grave.split("compare. ")[1].split('">')[1])
+    front = [record(f"AW-Net, cap {k}", tells=1.0, aware=False, front="AW-Net") for k in range(3)]
+    assert "AW-Net (3 settings)</span>" in page([*front, *rows[:3]])
 
 
 def test_names_are_text_not_markup():
@@ -260,3 +318,19 @@ def test_the_import_is_light():
             if isinstance(node, ast.Import | ast.ImportFrom):
                 roots = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
                 assert not heavy & {root.split(".")[0] for root in roots}, path
+
+
+def test_what_the_stored_thresholds_come_to():
+    made = record("AW-Net", tells=1.5)
+    point = OperatingPoint(false_alarms=0.05, threshold=0.3, images=500, split="validation")
+    told = replace(made, model={**made.model, "detector": [to_json(point)]})
+    text = Reader(page([told])).text
+    alarms = 100 * (made.clean.p_clean.double() < 0.3).double().mean()
+    fooled = made.clean.correct & ~made.attacks["fgsm"].correct
+    noticed = 100 * (made.attacks["fgsm"].p_clean[fooled].double() < 0.3).double().mean()
+    assert "P(clean) below 0.3, set for 5 % of false alarms on 500 validation images" in text
+    assert (
+        f"{alarms:.1f} % of these clean images are called attacked; of the images that fooled it, fgsm {noticed:.1f} %"
+        in text
+    )
+    assert "false alarms on 500" not in Reader(page([made])).text
