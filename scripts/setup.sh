@@ -10,7 +10,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-NEED_GB=3 # of disk: .venv takes 1.8 GB with a CPU build of torch, and pip unpacks beside it
+NEED_GB=3 # of disk: .venv takes 1.9 GB with a CPU build of torch, and pip unpacks beside it
 READY=.venv/ready
 
 fail() {
@@ -88,6 +88,6 @@ fi
 # shellcheck disable=SC2086 # TORCH is a list of arguments
 [ -z "${TORCH:-}" ] || pip_install $TORCH
 pip_install "setuptools>=77" # builds the package, so that nothing is built with another version
-pip_install --no-build-isolation --editable ".[test]"
+pip_install --no-build-isolation --editable ".[test,export]"
 printf '%s\n%s\n' "$place" "$inputs" >$READY
 echo "Ready: .venv/bin/awnet"

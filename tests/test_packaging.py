@@ -20,7 +20,8 @@ from packaging.version import Version
 
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["export"]]
 PINS = {
     canonicalize_name(name): version
     for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (REPO / "constraints.txt").read_text(), re.MULTILINE)
@@ -218,7 +219,7 @@ def test_a_full_disk(system: System):
 def test_the_environment_is_made_once_refreshed_on_change_and_remade_when_half_made(system: System):
     system.python()
     pip = "-m pip install -qq --constraint constraints.txt"
-    installs = [f"{pip} setuptools>=77", f"{pip} --no-build-isolation --editable .[test]"]
+    installs = [f"{pip} setuptools>=77", f"{pip} --no-build-isolation --editable .[test,export]"]
 
     assert system.setup().returncode == 0
     assert system.log() == ["venv", *installs]

@@ -1,0 +1,49 @@
+"""Fine-tuning: a training that starts from the weights of a checkpoint, whose classes may be others.
+
+What depends on the number of classes starts afresh, everything else is kept: batch norms with their statistics, and of an
+AW-Net the router with its type head. Which is which is found by making the network for both numbers of classes.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from awnet.checkpoint import find, load, read_about
+from awnet.errors import Mistake
+from awnet.models.model import Architecture, create
+
+
+def start_from(path: str, model: nn.Module, architecture: Architecture | None, *, channels: int) -> dict[str, Any]:
+    """Give a network that is about to be trained the weights of a checkpoint.
+
+    Args:
+        path: a checkpoint, or a run's folder, whose best checkpoint is meant.
+        model: the network; its weights and statistics are changed in place.
+        architecture: what it was made from; None for a module of the user's own, which takes all of the weights.
+        channels: of the images that it will see.
+
+    Returns:
+        What it started from: the "path" of the checkpoint, the SHA-256 of its "weights", and which of the network's
+        parameters started "afresh".
+
+    Raises:
+        Mistake: there is no checkpoint, it is damaged, its images have other channels, or its network is another one.
+    """
+    folder = find(path)
+    about = read_about(folder)
+    if about["shape"][0] != channels:
+        raise Mistake(
+            f"the checkpoint {folder} takes images of {about['shape'][0]} channels, the data has {channels}; "
+            "--data.channels grey or rgb makes them alike"
+        )
+    if architecture is None:
+        before = deepcopy(model)
+    else:
+        before = create(architecture, classes=len(about["classes"]), channels=channels)
+    kept, own = load(folder, into=before).state_dict(), model.state_dict()
+    afresh = sorted(name for name, value in own.items() if name not in kept or kept[name].shape != value.shape)
+    model.load_state_dict({name: own[name] if name in afresh else kept[name] for name in own})
+    return {"path": str(folder), "weights": about["weights"], "afresh": afresh}
