@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.special import log_softmax, rel_entr, softmax
 from torch import Tensor
 
-from awnet.losses import KL, CrossEntropy, Loss, Margin
+from awnet.losses import DLR, KL, CrossEntropy, Loss, Margin, TargetedDLR, TargetedMargin
 
 
 def some(n: int = 12, k: int = 5, scale: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -48,6 +48,32 @@ def test_margin(kappa: float):
         assert torch.equal(slopes[i], slope)
     assert torch.equal(Margin()(logits, y) > 0, logits.argmax(1) != y), "positive exactly where misclassified"
     assert (margins.detach() == kappa).any() == (kappa in (0, 1)), "the case where the loss is flat is among them"
+
+
+def aimed(y: Tensor, k: int) -> Tensor:
+    """The labels, each with another class beside it."""
+    return torch.stack([y, (y + 1 + torch.arange(len(y)) % (k - 1)) % k], dim=1)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 10])
+def test_dlr(k: int):
+    """By hand from sorted logits; with too few classes the margin alone."""
+    logits, y = some(k=k)
+    pairs = aimed(y, k)
+    plain, targeted, margins = DLR()(logits, y), TargetedDLR()(logits, pairs), TargetedMargin()(logits, pairs)
+    for i in range(12):
+        z = logits[i].tolist()
+        top, own, aim = sorted(z, reverse=True), z[int(y[i])], z[int(pairs[i, 1])]
+        other = max(value for j, value in enumerate(z) if j != int(y[i]))
+        assert margins[i].item() == pytest.approx(aim - own)
+        assert plain[i].item() == pytest.approx((other - own) / (top[0] - top[2] if k >= 3 else 1))
+        assert targeted[i].item() == pytest.approx((aim - own) / (top[0] - (top[2] + top[3]) / 2 if k >= 4 else 1))
+    if k >= 4:  # neither scale nor offset of the logits matters
+        for loss, target in ((DLR(), y), (TargetedDLR(), pairs)):
+            torch.testing.assert_close(loss(50 * logits - 7, target), loss(logits, target))
+    assert torch.equal(plain > 0, logits.argmax(1) != y), "positive exactly where misclassified"
+    for loss, target in ((DLR(), y), (TargetedDLR(), pairs), (TargetedMargin(), pairs)):
+        assert torch.autograd.gradcheck(lambda z, loss=loss, target=target: loss(z, target), logits)
 
 
 @pytest.mark.parametrize("tau", [1.0, 5.0])

@@ -1,14 +1,22 @@
 """Attacks: frozen values that describe per-example state machines, and the one engine that runs them all."""
 
-from awnet.attacks.attack import Answer, Attack, Forward, Gradient, frozen_for_attack, perturb
+from awnet.attacks.adaptive import Steer, adaptive
+from awnet.attacks.apgd import APGD
+from awnet.attacks.attack import Answer, Attack, Forward, Gradient, Steering, frozen_for_attack, perturb
+from awnet.attacks.auto_attack import auto_attack
 from awnet.attacks.cw import cw_inf
-from awnet.attacks.engine import Engine, Examples, Outcome, TensorExamples
+from awnet.attacks.engine import Engine, Examples, Outcome, Sweep, TensorExamples
+from awnet.attacks.fab import FAB
 from awnet.attacks.fgsm import fgsm
 from awnet.attacks.pgd import PGD, pgd_sat, pgd_trades
 from awnet.attacks.registry import ATTACKS
+from awnet.attacks.square import Square
+from awnet.attacks.suite import Suite
 
 __all__ = [
+    "APGD",
     "ATTACKS",
+    "FAB",
     "PGD",
     "Answer",
     "Attack",
@@ -17,7 +25,14 @@ __all__ = [
     "Forward",
     "Gradient",
     "Outcome",
+    "Square",
+    "Steer",
+    "Steering",
+    "Suite",
+    "Sweep",
     "TensorExamples",
+    "adaptive",
+    "auto_attack",
     "cw_inf",
     "fgsm",
     "frozen_for_attack",

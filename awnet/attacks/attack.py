@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from awnet.models.model import Deciding
 from awnet.noise import Noise
 from awnet.threat_model import ThreatModel
 from awnet.types import Hits, Images, Logits, PerExample
@@ -36,15 +37,45 @@ class Gradient(NamedTuple):
     loss: Callable[[Logits], PerExample]
 
 
-Query = Forward | Gradient
+class Steering(NamedTuple):
+    """The wish to know, beside that, the log-odds of clean of a model that decides (`Deciding`), and their gradient.
+
+    Two backward passes after one forward pass, so that each gradient can be normalised before they are weighed. A model
+    that does not decide answers as to a `Gradient`.
+
+    Attributes:
+        form: the frozen form in which the forced images are classified: one of the model's own, where it has it;
+            "still", in which the decision is the one on the image before the attack; or "" for none.
+        forced: which images; the others are put to the model as it is.
+        origin: the images before the attack.
+    """
+
+    x: Images
+    loss: Callable[[Logits], PerExample]
+    form: str
+    forced: Hits
+    origin: Images
+
+
+Query = Forward | Gradient | Steering
 
 
 class Answer(NamedTuple):
-    """What the model said. `loss` and `gradient` are None where only a forward pass was asked for."""
+    """What the model said. None stands for what was not asked for, or does not exist.
+
+    Attributes:
+        logits: of the images.
+        loss, gradient: of the loss that was asked about.
+        log_odds, towards_clean: the log-odds of clean and their gradient.
+        real: which of the logits are those of the model as it is; None where all are.
+    """
 
     logits: Logits
-    loss: PerExample | None
-    gradient: Images | None
+    loss: PerExample | None = None
+    gradient: Images | None = None
+    log_odds: PerExample | None = None
+    towards_clean: Images | None = None
+    real: Hits | None = None
 
 
 class Attack(ABC):
@@ -57,11 +88,13 @@ class Attack(ABC):
         stop_on_success: whether an example is finished as soon as an image of its queries, inside the threat model, is
             misclassified (as AutoAttack does), or goes on to its last step (as the PGD of the AW-Net paper does).
         queries: the largest number of evaluations that one example needs.
+        exact: whether the search is in float32 whatever precision an engine searches in.
     """
 
     threat: ThreatModel
     stop_on_success: bool
     queries: int
+    exact = False
 
     @abstractmethod
     def start(self, x: Images, target: Tensor, noise: Noise) -> Any:
@@ -69,7 +102,7 @@ class Attack(ABC):
 
     @abstractmethod
     def query(self, state: Any) -> Query:
-        """The evaluation that each example needs next; always a `Forward`, or always a `Gradient`, for one attack.
+        """The evaluation that each example needs next; always of the same class for one attack.
 
         A pure function of the state, which therefore holds what is asked about (a candidate image, a drawn direction).
         """
@@ -105,19 +138,59 @@ class Attack(ABC):
             return perturb(self, model, x, y, Noise(seed, ids))
 
 
-def evaluate(model: Callable[[Images], Logits], query: Query) -> Answer:
-    """Ask the model. The losses are summed, so that the gradient of an example does not depend on its batch."""
+def backwards(query: Query, model: Callable[[Images], Logits]) -> int:
+    """How many backward passes an answer to such a query costs."""
+    if isinstance(query, Forward):
+        return 0
+    return 2 if isinstance(query, Steering) and isinstance(model, Deciding) else 1
+
+
+Layout = Callable[[Images], Images]
+
+
+def as_is(x: Images) -> Images:
+    """The layout that images have anyway."""
+    return x
+
+
+def evaluate(model: Callable[[Images], Logits], query: Query, lay: Layout = as_is) -> Answer:
+    """Ask the model. The losses are summed, so that the gradient of an example does not depend on its batch.
+
+    Args:
+        model: the network, or for any query but `Steering` a function of images.
+        query: what to ask.
+        lay: how images lie in memory when the model sees them.
+    """
     if isinstance(query, Forward):
         with torch.no_grad():
-            return Answer(
-                model(query.x.clone()), None, None
-            )  # a model may normalise in place; the state must not see it
+            return Answer(model(lay(query.x.clone())))  # a model may normalise in place; the state must not see it
     with torch.enable_grad():
         x = query.x.detach().requires_grad_()
-        logits = model(x)
+        if isinstance(query, Steering) and isinstance(model, Deciding):
+            return _steered(model, query, x, lay)
+        logits = model(lay(x))
         loss = query.loss(logits)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
     return Answer(logits.detach(), loss.detach(), gradient)
+
+
+def _steered(model: Deciding, query: Steering, x: Images, lay: Layout) -> Answer:
+    still = query.form == "still"
+    form = query.form if query.form in model.forms else ""
+    seen = select(query.forced, query.origin, x) if still else x
+    logits, log_odds = model.decide(lay(x), lay(seen), form, query.forced)
+    loss = query.loss(logits)
+    gradients = []
+    for value in (loss, log_odds):
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(
+                value.sum(), x, retain_graph=value is loss, allow_unused=True, materialize_grads=True
+            )
+        else:  # nothing of the model that is in it looks at x
+            gradient = torch.zeros_like(x)
+        gradients.append(gradient)
+    real = ~query.forced if form or still else torch.ones_like(query.forced)
+    return Answer(logits.detach(), loss.detach(), gradients[0], log_odds.detach(), gradients[1], real)
 
 
 class Slots(NamedTuple):
@@ -144,15 +217,18 @@ def fresh(attack: Attack, x: Images, target: Tensor, noise: Noise) -> Slots:
     return Slots(state, x, target, attack.done(state), attack.adversarial(state))
 
 
-def advance(attack: Attack, model: Callable[[Images], Logits], slots: Slots, noise: Noise) -> Slots:
+def advance(
+    attack: Attack, model: Callable[[Images], Logits], slots: Slots, noise: Noise, lay: Layout = as_is
+) -> Slots:
     """One query, one answer and one update for every example that is not finished; no synchronisation with the device."""
     query = attack.query(slots.state)
-    answer = evaluate(model, query)
+    answer = evaluate(model, query, lay)
     state = select(slots.finished, slots.state, attack.update(slots.state, answer, noise))
     finished = slots.finished | attack.done(state)
     x_adv = select(slots.finished, slots.x_adv, attack.adversarial(state))
     if attack.stop_on_success:
         success = ~slots.finished & succeeds(attack.threat, slots.x, query.x, answer.logits, slots.target)
+        success = success if answer.real is None else success & answer.real
         x_adv = select(success, query.x, x_adv)
         finished = finished | success
     return Slots(state, slots.x, slots.target, finished, x_adv)

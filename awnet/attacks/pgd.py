@@ -6,6 +6,7 @@ The result is the last iterate after one random start; an example that is miscla
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, NamedTuple
 
 import torch
@@ -55,7 +56,7 @@ class PGD(Attack):
     stop_on_success: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.step_size > 0:
+        if self.steps < 1 or not 0 < self.step_size < inf:
             raise Mistake(f"PGD needs at least one step of positive size, got {self.steps} of {self.step_size:g}")
         if self.initial not in ("zero", "uniform", "gaussian") or self.unit not in ("eps", "pixel"):
             raise Mistake(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.nets import Linear, lively, small_net
-from awnet.attacks import PGD, Answer, Attack, Engine, Forward, Gradient, TensorExamples, perturb
+from awnet.attacks import PGD, Answer, Attack, Engine, Forward, Gradient, Sweep, TensorExamples, perturb
 from awnet.attacks.attack import evaluate
 from awnet.errors import Mistake
 from awnet.losses import CrossEntropy
@@ -137,7 +137,7 @@ def test_no_examples_have_no_outcome():
     given = examples([0, 1])
     none = TensorExamples(given.x[:0], given.y[:0], given.ids[:0])
     for outcome in (Engine().run(Walk(threat=Linf(0.1)), Recorder(), none), Engine().predict(Recorder(), none)):
-        assert [len(field) for field in outcome] == [0] * 6
+        assert {len(field) for field in outcome} == {0}
         assert outcome.x_adv.shape == (0, 3, 4, 4) and outcome.correct.dtype == torch.bool
 
 
@@ -149,8 +149,11 @@ def test_an_attack_gets_no_more_queries_than_it_announced():
 
 def test_progress_counts_to_the_end():
     calls: list[int] = []
-    Engine(batch_size=2).run(Walk(threat=Linf(0.1)), Recorder(), examples([0, 3, 1, 0, 2]), progress=calls.append)
-    assert calls == sorted(set(calls)) and calls[-1] == 5 and len(calls) >= 3
+    given = examples([0, 3, 1, 0, 2])
+    Engine(batch_size=2).run(
+        Walk(threat=Linf(0.1)), Recorder(), given, watch=lambda sweep: calls.append(sweep.finished)
+    )
+    assert calls == sorted(calls) and calls[-1] == 5 and len(set(calls)) >= 3
 
 
 def test_the_verdict_trusts_no_attack():
@@ -267,11 +270,11 @@ def test_a_failure_leaves_the_modes_as_they_were(by: str):
             Engine(batch_size=2).run(PGD(threat=Linf(0.1)), model, TensorExamples(x, y, y))
         else:
 
-            def progress(finished: int) -> None:
+            def watch(sweep: Sweep) -> None:
                 raise RuntimeError("enough")
 
             attack = PGD(threat=Linf(0.1), steps=1)
-            Engine(batch_size=2).run(attack, model, TensorExamples(x, y, y), progress=progress)
+            Engine(batch_size=2).run(attack, model, TensorExamples(x, y, y), watch=watch)
     assert [module.training for module in model.modules()] == modes
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
     assert torch.is_grad_enabled()

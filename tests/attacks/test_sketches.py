@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,8 +23,9 @@ from attacks.sketches import (
     targeted_dlr,
     targeted_margin,
 )
-from awnet.attacks import PGD, Attack, Engine, Outcome, TensorExamples
+from awnet.attacks import PGD, Attack, Engine, Outcome, Sweep, TensorExamples
 from awnet.attacks.attack import evaluate
+from awnet.evaluation.journal import Journal
 from awnet.losses import Margin
 from awnet.noise import Noise
 from awnet.threat_model import L2, Linf
@@ -67,7 +69,7 @@ def test_slots_are_refilled_as_examples_finish(name: str, digits: Trained):
     attack, n, b = replace(SKETCHES[name], threat=Linf(0.15)), 40, 8  # pyright: ignore[reportArgumentType]
     model, sizes = counting(digits.model)
     calls: list[int] = []
-    outcome = Engine(batch_size=b).run(attack, model, some(digits, n), progress=calls.append)
+    outcome = Engine(batch_size=b).run(attack, model, some(digits, n), watch=lambda sweep: calls.append(sweep.finished))
     searched = outcome.forwards - 1  # the verdict is the last
     verdicts = n // b
 
@@ -309,3 +311,30 @@ def test_randomness_is_counted_by_image_and_run(digits: Trained):
     restarts = APGD(threat=EPS, loss=targeted_margin, targets=2, steps=1, stop_on_success=False)
     starts = [state.now for state, _ in trace(restarts, digits.model, x, y) if int(state.step[0]) == 0]
     assert len(starts) == 2 and not torch.equal(starts[0], starts[1]), "each run has its own random start"
+
+
+@each_sketch
+def test_a_sweep_goes_on_where_it_was(name: str, digits: Trained, tmp_path: Path):
+    """From the journal's file, in the middle of every attack: the very same images and costs."""
+    attack, b = replace(SKETCHES[name], threat=Linf(0.15)), 8  # pyright: ignore[reportArgumentType]
+    engine, given = Engine(batch_size=b), some(digits, 20)
+    turns: list[int] = []
+    whole = engine.run(attack, digits.model, given, watch=lambda sweep: turns.append(sweep.finished))
+    journal = Journal(tmp_path / "journal", name, 60.0)
+
+    class Stop(Exception):
+        pass
+
+    def stop(sweep: Sweep) -> None:
+        seen.append(sweep.finished)
+        if len(seen) == len(turns) // 2:
+            journal.write(sweep)
+            raise Stop
+
+    seen: list[int] = []
+    with pytest.raises(Stop):
+        engine.run(attack, digits.model, given, watch=stop)
+    sweep = journal.recall(engine.begin(attack, digits.model, given))
+    assert sweep.finished == seen[-1]
+    resumed = engine.run(attack, digits.model, given, sweep=sweep)
+    assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True) if not a.isnan().any())

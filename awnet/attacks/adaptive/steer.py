@@ -1,0 +1,192 @@
+"""Steer: climb in a model that decides, by the class and by the decision at once.
+
+All attacks of this folder are settings of it. A run has two legs. The first climbs in some form of the model (as it is, or
+with the decision frozen: `awnet.models.model.Deciding`), in some part of the ball, and pushes the decision to one side. The
+second climbs the class margin in the model as it is, in the whole ball, from the best point of the first. Both move as
+Auto-PGD does. Each run aims at a class of its own, and the weight of the push follows from how the run before it went.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from awnet.attacks.adaptive.weigh import Weigh, Weighed
+from awnet.attacks.apgd import Climb, ClimbState
+from awnet.attacks.attack import Answer, Attack, Steering, select
+from awnet.attacks.targets import aims, runners_up
+from awnet.config import setting
+from awnet.errors import Mistake
+from awnet.losses import Margin, TargetedMargin
+from awnet.noise import Noise
+from awnet.threat_model import ThreatModel
+from awnet.types import Hits, Images, Labels, PerExample
+
+Side = Literal["clean", "adversarial"]
+LIGHTEST, HEAVIEST = 1 / 64, 64.0  # of the push, against a class gradient of length 1
+
+
+class SteerState(NamedTuple):
+    """Where each example is.
+
+    Attributes:
+        x, y: the image and its label.
+        run: which run it is in; -1 before the first answer, which is about x itself.
+        runs: how many there are.
+        targets: the class each run aims at, shape (b, targets).
+        second: whether it is in the second leg.
+        weight: of the push.
+        climb: the leg's own state.
+        answer, margin: the image of the queries to the model as it is that is closest to misclassified, and by how much.
+    """
+
+    x: Images
+    y: Labels
+    run: Tensor
+    runs: Tensor
+    targets: Labels
+    second: Hits
+    weight: PerExample
+    climb: ClimbState
+    answer: Images
+    margin: PerExample
+
+
+@setting
+@dataclass(frozen=True, kw_only=True)
+class Steer(Attack):
+    """Runs of two legs each. A model that does not decide cannot be steered: the attack ends after its first look.
+
+    Args:
+        threat: the ball.
+        form: in which form of the model the first leg climbs: "" for the model as it is, "still", or one that the model
+            offers; where it does not, as it is.
+        push: to which side the first leg pushes the decision, if it does.
+        weigh: how class and decision make one direction.
+        level: the log-odds on that side at which the push has gone far enough.
+        reach: the radius of the first leg, as a fraction of eps.
+        steps: of the first leg.
+        then: steps of the second.
+        then_size: the first step of the second leg, as a fraction of eps; small enough not to lose the start at once.
+        targets: how many classes to aim at, the likeliest ones of the clean image.
+        restarts: runs for each of them.
+    """
+
+    threat: ThreatModel
+    form: str = ""
+    push: Side | None = None
+    weigh: Weigh = "sum"
+    level: float = 3.0
+    reach: float = 1.0
+    steps: int = 50
+    then: int = 50
+    then_size: float = 0.5
+    targets: int = 3
+    restarts: int = 1
+    stop_on_success: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.then, self.targets, self.restarts) < 1 or not 0 < self.reach <= 1:
+            raise Mistake(
+                "steering needs at least one step in each leg, one target and one run for it, and a reach in (0, 1]; got "
+                f"steps={self.steps}, then={self.then}, targets={self.targets}, restarts={self.restarts} and "
+                f"reach={self.reach:g}"
+            )
+
+    @property
+    def queries(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        first, second = self._legs
+        return 1 + self.targets * self.restarts * (first.queries + second.queries)
+
+    @property
+    def _legs(self) -> tuple[Climb, Climb]:
+        near = replace(self.threat, eps=self.reach * self.threat.eps)
+        return Climb(near, self.steps, 0.75), Climb(self.threat, self.then, 0.75)
+
+    def start(self, x: Images, target: Tensor, noise: Noise) -> SteerState:
+        zero, one = torch.zeros_like(target), torch.ones(len(x), device=x.device)
+        return SteerState(
+            x=x,
+            y=target,
+            run=zero - 1,
+            runs=zero + self.restarts,
+            targets=target[:, None].repeat(1, self.targets),
+            second=zero > 0,
+            weight=one,
+            climb=self._legs[0].begin(x, zero, noise),
+            answer=x,
+            margin=-torch.inf * one,
+        )
+
+    def query(self, state: SteerState) -> Steering:
+        aim = state.targets.gather(1, (state.run.clamp(min=0) // self.restarts).clamp(max=self.targets - 1)[:, None])
+        target = torch.cat([state.y[:, None], aim], dim=1)
+        looking = state.run < 0
+        return Steering(
+            x=select(looking, state.x, state.climb.now),
+            loss=lambda logits: TargetedMargin()(logits, target),
+            form=self.form,
+            forced=~state.second & ~looking,
+            origin=state.x,
+        )
+
+    def update(self, state: SteerState, answer: Answer, noise: Noise) -> SteerState:
+        assert answer.loss is not None and answer.gradient is not None
+        looked = state.run < 0
+        asked = select(looked, state.x, state.climb.now)
+        margin = Margin()(answer.logits, state.y)
+        further = (margin > state.margin) & self.threat.contains(state.x, asked)
+        further = further if answer.real is None else further & answer.real
+
+        first, second = self._legs
+        weighed = self._weighed(state, answer)
+        near = first.move(state.climb, state.x, weighed.merit, weighed.direction)
+        far = second.move(state.climb, state.x, answer.loss, answer.gradient)
+        turn = ~looked & ~state.second & first.ended(near)
+        ended = ~looked & state.second & second.ended(far)
+
+        climb = select(state.second, far, near)
+        climb = select(turn, self._from(near.best, state, noise), climb)
+        climb = select(ended, first.begin(state.x, state.run + 1, noise), climb)
+        weight = torch.where(weighed.there, state.weight / 2, state.weight * 2).clamp(LIGHTEST, HEAVIEST)
+        targets = select(looked, runners_up(answer.logits, state.y, self.targets), state.targets)
+        runs = aims(targets, state.y) * self.restarts * (answer.log_odds is not None)
+        return SteerState(
+            x=state.x,
+            y=state.y,
+            run=state.run + (looked | ended),
+            runs=select(looked, runs, state.runs),
+            targets=targets,
+            second=(state.second | turn) & ~ended,
+            weight=select(turn, weight, state.weight),
+            climb=select(looked, state.climb, climb),
+            answer=select(further, asked, state.answer),
+            margin=select(further, margin, state.margin),
+        )
+
+    def _weighed(self, state: SteerState, answer: Answer) -> Weighed:
+        """Direction and merit of the first leg."""
+        assert answer.loss is not None and answer.gradient is not None
+        if self.push is None or answer.log_odds is None or answer.towards_clean is None:
+            return Weighed(answer.gradient, answer.loss, torch.ones_like(state.second))
+        sign = 1 if self.push == "clean" else -1
+        beyond = sign * answer.log_odds - self.level
+        return Weighed.of(
+            self.weigh, answer.loss, answer.gradient, beyond, sign * answer.towards_clean, state.weight, bool(self.form)
+        )
+
+    def _from(self, x_adv: Images, state: SteerState, noise: Noise) -> ClimbState:
+        """The second leg before its first query."""
+        begun = self._legs[1].begin(state.x, state.run.clamp(min=0), noise)
+        return begun._replace(
+            now=x_adv, before=x_adv, best=x_adv, size=torch.full_like(begun.size, self.then_size * self.threat.eps)
+        )
+
+    def done(self, state: SteerState) -> Hits:
+        return state.run >= state.runs
+
+    def adversarial(self, state: SteerState) -> Images:
+        return state.answer

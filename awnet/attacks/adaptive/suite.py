@@ -1,0 +1,49 @@
+"""The adaptive suite: what a careful adversary does to a model that decides, and the worst of all of it for each image.
+
+First AutoAttack's two gradient attacks, which know of no decision; then everything in this folder, on who still stands, the
+attacks that most often find something first. On a model that does not decide (`awnet.models.model.Deciding`), the others
+end after one look and the suite is those two: add Square and FAB there (`aa`).
+
+The suite is frozen: a number under its name means these attacks with these settings. Change it under another name.
+"""
+
+from __future__ import annotations
+
+from awnet.attacks.adaptive.constrained import orthogonal, selective, stay
+from awnet.attacks.adaptive.joint import joint
+from awnet.attacks.adaptive.parts import expert_only, router_only
+from awnet.attacks.adaptive.warm_start import small, warm
+from awnet.attacks.apgd import APGD
+from awnet.attacks.registry import ATTACKS
+from awnet.attacks.suite import Suite
+from awnet.losses import TargetedDLR
+from awnet.threat_model import ThreatModel
+
+
+@ATTACKS.register("adaptive")
+def adaptive(threat: ThreatModel) -> Suite:
+    """Twenty attacks, eighteen of which know what routes; on a network that does not, APGD-CE and APGD-T."""
+    return Suite(
+        members=(
+            ("apgd-ce", APGD(threat=threat)),
+            ("joint-clean", joint(threat, "clean")),
+            ("joint-adversarial", joint(threat, "adversarial")),
+            ("orthogonal-clean", orthogonal(threat, "clean")),
+            ("orthogonal-adversarial", orthogonal(threat, "adversarial")),
+            ("apgd-t", APGD(threat=threat, loss=TargetedDLR(), targets=9)),
+            ("small-quarter", small(threat, 1 / 4)),
+            ("small-half", small(threat, 1 / 2)),
+            ("stay-clean", stay(threat, "clean")),
+            ("stay-adversarial", stay(threat, "adversarial")),
+            ("selective-clean", selective(threat, "clean")),
+            ("selective-adversarial", selective(threat, "adversarial")),
+            ("warm-clean", warm(threat, "clean")),
+            ("warm-adversarial", warm(threat, "adversarial")),
+            ("warm-half", warm(threat, "half")),
+            ("warm-detached", warm(threat, "detached")),
+            ("warm-unmodulated", warm(threat, "unmodulated")),
+            ("expert-only", expert_only(threat)),
+            ("router-only-clean", router_only(threat, "clean")),
+            ("router-only-adversarial", router_only(threat, "adversarial")),
+        )
+    )

@@ -1,0 +1,54 @@
+"""The adaptive suite against models whose robust accuracy is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from attacks.planted import BALL, GATES, Planted, planted_sample
+from awnet.attacks import APGD, ATTACKS, Engine, Steer, Suite, TensorExamples, adaptive
+
+HELD_UP = 0.2  # how far the plain attacks stay above the truth, at least
+
+
+def shorter(suite: Suite) -> Suite:
+    """With fewer steps, for models as simple as these."""
+    members = []
+    for name, attack in suite.members:
+        if isinstance(attack, Steer):
+            attack = replace(attack, steps=25, then=15, targets=2)
+        members.append((name, replace(attack, targets=2) if isinstance(attack, APGD) and attack.targets else attack))
+    return Suite(members=tuple(members))
+
+
+@pytest.mark.parametrize("gate", [pytest.param(g, marks=[pytest.mark.slow] if g == "honest" else []) for g in GATES])
+def test_lands_on_the_truth(gate):
+    """Within one point of it, where APGD on the cross-entropy and towards targets are held up by the router."""
+    model = Planted(gate)
+    given = planted_sample(model)
+    examples, engine = TensorExamples(given.x, given.y, torch.arange(len(given.x))), Engine(batch_size=100)
+    truth = float(given.robust.float().mean())
+    assert 0.1 < truth < 0.6
+
+    outcome = engine.run(shorter(adaptive(BALL)), model, examples)
+    assert not (~outcome.correct & given.robust).any(), "an image fell that cannot fall"
+    assert abs(float(outcome.correct.float().mean()) - truth) <= 0.01
+    if gate != "honest":
+        for name in ("apgd-ce", "apgd-t"):
+            plain = ATTACKS[name](BALL)
+            assert engine.run(plain, model, examples).correct.float().mean() > truth + HELD_UP, name
+
+
+def test_a_model_that_does_not_decide_meets_the_plain_part():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
+    x = torch.rand(10, 1, 6, 6)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    suite = adaptive(replace(BALL, eps=0.01))
+    outcome = Engine(batch_size=10).run(suite, model, TensorExamples(x, y, torch.arange(10)))
+    assert outcome.correct.any()
+    stood = outcome.spent[outcome.correct][0, :, 1]  # backward passes on one that withstood everything
+    plain = [isinstance(attack, APGD) for attack in suite.attacks]
+    assert [int(n) > 1 for n in stood] == plain and sum(plain) == 2
