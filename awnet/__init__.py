@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from awnet.evaluation import Record
     from awnet.evaluation.evaluate import evaluate
     from awnet.experiment import Experiment, run
+    from awnet.hub import from_pretrained, save_pretrained
     from awnet.models import MODELS, AWNet, Branch, Knob, create
     from awnet.report import write_page
     from awnet.threat_model import L2, Linf
@@ -41,6 +42,7 @@ _HOMES = {
     "awnet.evaluation": ("Record",),
     "awnet.evaluation.evaluate": ("evaluate",),
     "awnet.experiment": ("Experiment", "run"),
+    "awnet.hub": ("from_pretrained", "save_pretrained"),
     "awnet.models": ("MODELS", "AWNet", "Branch", "Knob", "create"),
     "awnet.report": ("write_page",),
     "awnet.threat_model": ("L2", "Linf"),
@@ -68,11 +70,13 @@ __all__ = [
     "cw_inf",
     "evaluate",
     "fgsm",
+    "from_pretrained",
     "load",
     "load_data",
     "pgd_sat",
     "pgd_trades",
     "run",
+    "save_pretrained",
     "write_page",
 ]
 

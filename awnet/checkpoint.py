@@ -1,68 +1,35 @@
 """Checkpoints: a folder that says what a network is and holds its weights; reading one never runs anything in it.
 
-    model.json          architecture, class names, image shape, how it was trained and chosen
-    model.safetensors   weights and statistics
-    training.json, training.safetensors    beside a run's last step: everything needed to go on exactly
-
-A folder is written beside its place and renamed, and the one before is kept until the new one is whole.
+model.json          architecture, class names, image shape, how it was trained and chosen
+model.safetensors   weights and statistics
+training.json, training.safetensors    beside a run's last step: everything needed to go on exactly
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from awnet.config import from_json, to_json
+from awnet.data.source import LARGEST
 from awnet.errors import Mistake
-from awnet.models.model import Architecture, create
+from awnet.folders import replace_file, whole_folder
+from awnet.json_file import read_json
+from awnet.models.model import Architecture, create, outline
 
 FORMAT = 1
+DESCRIPTIONS = ("model.json", "config.json")  # the second is its name on the Hugging Face hub (awnet/hub.py)
 TENSOR = "$tensor"  # the key under which training.json names a tensor of training.safetensors
-
-
-def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Make `path` hold what `write` puts into an empty folder: at any moment the old content or the new one is whole.
-
-    Raises:
-        Mistake: where the disk is full or may not be written; the old content is still there.
-    """
-    part, previous = path.parent / f"{path.name}.part", path.parent / f"{path.name}.previous"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        write(part)
-        for file in part.iterdir():
-            with file.open("rb+") as handle:
-                os.fsync(handle.fileno())
-        if path.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            path.rename(previous)
-        part.rename(path)
-        shutil.rmtree(previous, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise Mistake(f"cannot write {path}: {error}; what was there before is kept") from None
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def whole_folder(path: Path) -> Path:
-    """`path`, or the one before where a process died between the two renames of `replace_folder`."""
-    previous = path.parent / f"{path.name}.previous"  # with_name fails on "."
-    return previous if not path.exists() and previous.exists() else path
 
 
 def find(path: str | Path) -> Path:
@@ -73,11 +40,15 @@ def find(path: str | Path) -> Path:
     """
     path = Path(path)
     for folder in (path, path / "best", path / "last"):
-        if (whole_folder(folder) / "model.json").is_file():
+        if _description(whole_folder(folder)).is_file():
             return whole_folder(folder)
     raise Mistake(
         f"no checkpoint in {path}: expected a folder with model.json and model.safetensors, or a run that has one"
     )
+
+
+def _description(folder: Path) -> Path:
+    return next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), folder / DESCRIPTIONS[0])
 
 
 def save_model(folder: Path, model: nn.Module, architecture: Architecture | None, about: dict[str, Any]) -> None:
@@ -110,28 +81,62 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
-    """What model.json says.
+    """What the description says: model.json, or on the hub config.json.
 
     Raises:
         Mistake: no checkpoint, damaged, or of another format version.
     """
     folder = find(path)
-    about = _read_json(folder / "model.json")
+    about = read_json(_description(folder))
     if about.get("format") != FORMAT:
         raise Mistake(f"the checkpoint {folder} has format {about.get('format')!r}, this version reads {FORMAT}")
     try:
         msgspec.convert(about, _Described)
     except msgspec.ValidationError as error:
-        raise Mistake(f"{folder / 'model.json'} is damaged: {error}") from None
+        raise Mistake(f"{_description(folder)} is damaged: {error}") from None
     return about
 
 
+def annotate(path: str | Path, **said: Any) -> Path:
+    """Say more of a checkpoint in its model.json; its weights are left alone.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    folder = find(path)
+    text = {**read_about(folder), **to_json(said)}
+    replace_file(_description(folder), json.dumps(text, indent=1) + "\n")
+    return folder
+
+
 class _Described(msgspec.Struct):
-    """What every checkpoint says, and of which types."""
+    """What every checkpoint says, and of which types; with a default, what only trained ones do."""
 
     weights: str
-    classes: list[str]
-    shape: Annotated[list[int], msgspec.Meta(min_length=3, max_length=3)]
+    classes: Annotated[list[str], msgspec.Meta(min_length=2)]
+    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]], msgspec.Meta(min_length=3, max_length=3)]
+    data: dict[str, Any] = {}
+    threat: dict[str, Any] = {}
+    selection: str = ""
+    history: list[dict[str, Any]] = []
+    experiment: dict[str, Any] | None = None
+    given: dict[str, str] = {}
+    epoch: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+def read_architecture(path: str | Path) -> Architecture:
+    """The settings of a checkpoint's network.
+
+    Raises:
+        Mistake: no checkpoint, damaged, or a network that is not one of this package.
+    """
+    about = read_about(path)
+    if about.get("architecture") is None:
+        raise Mistake(
+            f"the checkpoint {find(path)} holds weights of {about.get('class')}, which is not part of this package; "
+            f"make one and call awnet.load(path, into=module)"
+        )
+    return from_json(about["architecture"], Architecture, "architecture")
 
 
 def load(path: str | Path, *, into: nn.Module | None = None, device: torch.device | str = "cpu") -> nn.Module:
@@ -148,34 +153,56 @@ def load(path: str | Path, *, into: nn.Module | None = None, device: torch.devic
     folder = find(path)
     about = read_about(folder)
     if into is None:
-        if about.get("architecture") is None:
-            raise Mistake(
-                f"the checkpoint {folder} holds weights of {about.get('class')}, which is not part of this package; "
-                f"make one and call awnet.load(path, into=module)"
-            )
-        architecture = from_json(about["architecture"], Architecture, "architecture")
-        into = create(architecture, classes=len(about["classes"]), channels=about["shape"][0])
-    tensors = read_tensors(folder / "model.safetensors")
-    if _digest(folder / "model.safetensors") != about["weights"]:
-        raise Mistake(
-            f"the weights in {folder} are not those that were saved with its model.json; copy the folder again"
-        )
-    load_weights(into, tensors, str(folder))
+        size = {"classes": len(about["classes"]), "channels": about["shape"][0]}
+        architecture = read_architecture(folder)
+        _check_file(folder, about["weights"], outline(architecture, **size))
+        into = create(architecture, **size)
+    else:
+        _check_file(folder, about["weights"], into.state_dict())
+    load_weights(into, read_tensors(folder / "model.safetensors"), str(folder))
     return into.eval().to(device)
 
 
+def _check_file(folder: Path, digest: str, own: Mapping[str, Tensor]) -> None:
+    # before any memory is taken for the network: what is described may be as large as anybody cares to write
+    _check_shapes(own, read_shapes(folder / "model.safetensors"), str(folder))
+    check_digest(folder, digest)
+
+
+def check_digest(folder: Path, digest: str) -> None:
+    """Compare the weights of a folder with the "weights" that its description says.
+
+    Raises:
+        Mistake: missing, or others.
+    """
+    with _readable(folder / "model.safetensors"):
+        found = _digest(folder / "model.safetensors")
+    if found != digest:
+        raise Mistake(
+            f"the weights in {folder} are not those that were saved with its {_description(folder).name}; "
+            "copy the folder again"
+        )
+
+
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Strictly, with a sentence where names or shapes do not fit."""
+    """Strictly, with a sentence where names, shapes or sorts of numbers do not fit."""
     own = model.state_dict()
+    _check_shapes(own, {name: t.shape for name, t in tensors.items()}, source)
+    for name, t in tensors.items():
+        if t.is_floating_point() != own[name].is_floating_point() or t.is_complex() != own[name].is_complex():
+            raise Mistake(f"the weights in {source} are damaged: {name} holds {t.dtype}, expected {own[name].dtype}")
+    model.load_state_dict(tensors)
+
+
+def _check_shapes(own: Mapping[str, Tensor], found: Mapping[str, Sequence[int]], source: str) -> None:
     unfit = {
-        "missing": own.keys() - tensors.keys(),
-        "unexpected": tensors.keys() - own.keys(),
-        "of another shape": {name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape},
+        "missing": own.keys() - found.keys(),
+        "unexpected": found.keys() - own.keys(),
+        "of another shape": {name for name in own.keys() & found.keys() if own[name].shape != torch.Size(found[name])},
     }
     said = [f"{len(names)} {what} (such as {min(names)})" for what, names in unfit.items() if names]
     if said:
         raise Mistake(f"the weights in {source} are those of another network: {', '.join(said)}")
-    model.load_state_dict(tensors)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -184,9 +211,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         Mistake: missing or damaged.
     """
-    try:
+    with _readable(path):
         return load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
+
+
+def read_shapes(path: Path) -> dict[str, list[int]]:
+    """The names and shapes that a safetensors file begins with, which have been compared with its length.
+
+    Raises:
+        Mistake: missing or damaged.
+    """
+    with _readable(path), safe_open(path, "pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no mapping
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ValueError("it is no file" if path.exists() else "there is no such file")
+        yield
+    except (OSError, SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise Mistake(f"cannot read the weights in {path}: {error}; is the file complete?") from None
 
 
@@ -195,14 +240,9 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise Mistake(f"cannot read {path}: {error}; is the file complete?") from None
-    if not isinstance(data, dict):
-        raise Mistake(f"{path} is not the description of a checkpoint")
-    return data
+def _digest_of(text: Any) -> str:
+    """Of a value that JSON gives back as it was."""
+    return hashlib.sha256(json.dumps(text).encode()).hexdigest()
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -222,13 +262,29 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
     text = split(state, "")
     save_file(_unshared(tensors), folder / "training.safetensors")
-    (folder / "training.json").write_text(json.dumps(text) + "\n")
+    about = {"format": FORMAT, "tensors": _digest(folder / "training.safetensors"), "text": _digest_of(text)}
+    (folder / "training.json").write_text(json.dumps({**about, "state": text}) + "\n")
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What `save_state` was given (tuples come back as lists, keys as text)."""
+    """What `save_state` was given (tuples come back as lists, keys as text).
+
+    Raises:
+        Mistake: missing, damaged by as little as a bit, or of another format version.
+    """
     folder = whole_folder(folder)
+    about = read_json(folder / "training.json")
+    if about.get("format") != FORMAT:
+        raise Mistake(f"the training state in {folder} has format {about.get('format')!r}, this version reads {FORMAT}")
     tensors = read_tensors(folder / "training.safetensors")
+    if (_digest(folder / "training.safetensors"), _digest_of(about.get("state"))) != (
+        about.get("tensors"),
+        about.get("text"),
+    ):
+        raise Mistake(
+            f"the training state in {folder} is damaged: its files are not what was saved; "
+            "remove the folder to start anew, or copy it again"
+        )
 
     def join(value: Any) -> Any:
         if isinstance(value, dict):
@@ -236,6 +292,6 @@ def read_state(folder: Path) -> dict[str, Any]:
         return [join(v) for v in value] if isinstance(value, list) else value
 
     try:
-        return join(_read_json(folder / "training.json"))
+        return join(about["state"])
     except (KeyError, TypeError) as error:
         raise Mistake(f"the training state in {folder} is damaged: {error} is missing") from None

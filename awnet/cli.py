@@ -1,30 +1,40 @@
-"""The command line: awnet train | evaluate | predict | mix | report | list | demo.
+"""The command line: awnet train | evaluate | calibrate | predict | mix | export | report | list | demo.
 
 Each command reads what the one before it wrote. A user's mistake gets one sentence and exit code 2, Ctrl-C 130.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, make_dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from awnet.errors import Mistake, unknown
+
+if TYPE_CHECKING:
+    from awnet.data import Dataset
+    from awnet.detection.operating_point import OperatingPoint
 
 HELP = """awnet: train, attack and judge image classifiers
 
   awnet train RECIPE        train a recipe, or a saved experiment.json
   awnet evaluate RUN        attack a checkpoint and write a record
+  awnet calibrate RUN       set when an image looks attacked, on clean images
   awnet predict IMAGE...    classify images, and say whether they look attacked
   awnet mix CLEAN ROBUST    make the static mixture of two checkpoints
+  awnet export RUN          write it as ONNX, as a PyTorch program, or as a folder for the Hugging Face hub
   awnet report RECORD...    turn records into one page
   awnet list [KIND]         models, attacks, objectives, data, recipes
   awnet demo                the whole way on embedded images, in minutes
@@ -68,6 +78,8 @@ class Evaluate:
     """The folder of the data set's files."""
     out: Path | None = None
     """Where the record goes; a folder beside the checkpoint by default."""
+    resume: bool = False
+    """Go on where the evaluation in this folder stopped, or add attacks to it."""
     label: str = ""
     """The name of the row in tables."""
     type_bias: float | None = None
@@ -86,6 +98,22 @@ class Evaluate:
     """cpu or cuda."""
     keep_images: int = 8
     """How many sample images the record holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrate:
+    """Set the detector's operating points anew, on clean images of the kind that it will meet."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A checkpoint, or a run's folder, whose best checkpoint is meant."""
+    split: Literal["test", "validation", "train"] = "validation"
+    """Which images; not those that the network was trained on, or that it is judged on."""
+    data: str | None = None
+    """Another data set than that of its training, with the same classes."""
+    data_dir: str | None = None
+    """The folder of the data set's files."""
+    device: str = "cpu"
+    """cpu or cuda."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +144,28 @@ class Mix:
     """Of the clean network's probabilities."""
     sharpness: float = 1.0
     """What the robust network's logits are multiplied by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a checkpoint for use elsewhere, and check that what was written computes the same."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A checkpoint, or a run's folder, whose best checkpoint is meant."""
+    to: Literal["onnx", "torch", "hub"]
+    """ONNX, a PyTorch program (torch.export), or a folder in the layout of the Hugging Face hub with a model card."""
+    out: Path
+    """The file, ending in .onnx or .pt2, or the folder."""
+    type_bias: float | None = None
+    """AW-Net, to a file: added to the log-odds of clean."""
+    p_max: float | None = None
+    """AW-Net, to a file: the largest weight of the clean batch norms."""
+    omega: bool | None = None
+    """AW-Net, to a file: whether the router scales the filters."""
+    records: tuple[Path, ...] = ()
+    """To the hub: the records of its card; those in the run's folder by default."""
+    license: str = "mit"
+    """To the hub: of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +214,7 @@ def train(argv: Sequence[str]) -> None:
         experiment = read(Path(name))
     else:
         experiment = RECIPES[name]()
+    experiment = _with_architecture(experiment, rest)
 
     flat = Annotated[Experiment, tyro.conf.arg(name="")]
     options = make_dataclass("Train", [("experiment", flat, experiment)], bases=(Train,), frozen=True, kw_only=True)
@@ -180,13 +231,13 @@ def evaluate(argv: Sequence[str]) -> None:
     """Attack a checkpoint and write a record."""
     from awnet.attacks import ATTACKS, Engine
     from awnet.config import from_json
-    from awnet.data import DataConfig, load
     from awnet.evaluation.evaluate import evaluate as attack_all
     from awnet.report.tables import rich_table
     from awnet.threat_model import L2, Linf, ThreatModel
 
     options = _parse(Evaluate, argv, "awnet evaluate")
     model, about = _load(options.checkpoint, options.device)
+    _check_told(about, options.checkpoint)
     model, knob = _turned(model, options)
     threat: ThreatModel = from_json(about["threat"], ThreatModel, "threat")
     if options.norm or options.eps is not None:
@@ -194,23 +245,14 @@ def evaluate(argv: Sequence[str]) -> None:
         if options.norm and norm is not type(threat) and options.eps is None:
             raise Mistake(f"the norm is changed from {threat}: give its eps too")
         threat = norm(threat.eps if options.eps is None else options.eps)
-    config: DataConfig = from_json(about["data"], DataConfig, "data")
-    config = replace(config, name=options.data or config.name, data_dir=options.data_dir or config.data_dir)
-    dataset = getattr(load(config), options.split)
-    if len(dataset.classes) != len(about["classes"]):
-        raise Mistake(
-            f"the model has {len(about['classes'])} classes, the data set {dataset.name} {len(dataset.classes)}"
-        )
-    if tuple(dataset.shape) != tuple(about["shape"]):
-        raise Mistake(
-            f"the model takes images of shape {tuple(about['shape'])}, {dataset.name} has {tuple(dataset.shape)}"
-        )
+    dataset = _images(about, options)
     attacks = {name: ATTACKS[name](threat) for name in options.attacks}
     out = options.out or _beside(options.checkpoint) / "records" / _slug(f"{threat} {knob or ''} {options.split}")
     said = {
         "checkpoint": str(options.checkpoint),
         "knob": knob,
-        **{name: about[name] for name in ("architecture", "selection", "history", "experiment", "given", "epoch")},
+        **{name: about[name] for name in ("architecture", *TOLD)},
+        **{name: about.get(name) for name in ("init", "weights", "detector")},
     }
     console = Console(stderr=True)
     count = min(len(dataset), options.limit or len(dataset))
@@ -228,10 +270,33 @@ def evaluate(argv: Sequence[str]) -> None:
             about=said,
             samples=options.keep_images,
             progress=lambda attack, n: status.update(f"{attack}: {n} of {count} images"),
-            keep=lambda record: record.save(out),
+            out=out,
+            resume=options.resume,
         )
     Console().print(rich_table([record]))
     print(f"record: {out}; next: awnet report {out}")
+
+
+def calibrate(argv: Sequence[str]) -> None:
+    """Set the detector's operating points."""
+    from awnet.attacks import Engine
+    from awnet.checkpoint import annotate
+    from awnet.detection.operating_point import operating_points
+
+    options = _parse(Calibrate, argv, "awnet calibrate")
+    model, about = _load(options.checkpoint, options.device)
+    dataset = _images(about, options)
+    p_clean = Engine().predict(model, dataset).p_clean
+    if p_clean.isnan().any():
+        raise Mistake(f"a {type(model).__name__} does not tell clean images from attacked ones; AW-Net does")
+    points = operating_points(
+        p_clean, split=options.split if options.data is None else f"{dataset.name} {options.split}"
+    )
+    if not points:
+        raise Mistake(f"{len(dataset)} images are too few to set a threshold; 5 % of false alarms need 19, 1 % need 99")
+    folder = annotate(options.checkpoint, detector=points)
+    Console().print(_what_it_means(points), highlight=False)
+    print(f"calibrated: {folder}; next: awnet predict IMAGE --model {options.checkpoint}")
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -239,7 +304,9 @@ def predict(argv: Sequence[str]) -> None:
     import torch
 
     from awnet.attacks.attack import frozen_for_attack
+    from awnet.config import from_json
     from awnet.data.decode import read_image
+    from awnet.detection.operating_point import OperatingPoint, looks_attacked
     from awnet.models.model import judge
 
     options = _parse(Predict, argv, "awnet predict")
@@ -251,32 +318,63 @@ def predict(argv: Sequence[str]) -> None:
     with torch.no_grad(), frozen_for_attack(model):
         logits, p_clean = judge(model, x.to(options.device))
     probability, index = logits.softmax(1).max(1)
-    rows = [
-        {
-            "image": str(path),
-            "class": about["classes"][i],
-            "probability": round(p, 4),
-            "p_adversarial": None if clean != clean else round(1 - clean, 4),
-        }
-        for path, i, p, clean in zip(
-            options.images, index.tolist(), probability.tolist(), p_clean.tolist(), strict=True
+    points = [from_json(point, OperatingPoint, "detector") for point in about.get("detector", [])]
+    rows = []
+    for i, path in enumerate(options.images):
+        told = not p_clean[i].isnan()
+        alarms = {f"{point.false_alarms:g}": bool(looks_attacked(p_clean[i], point)) for point in points}
+        rows.append(
+            {
+                "image": str(path),
+                "class": about["classes"][int(index[i])],
+                "probability": round(float(probability[i]), 4),
+                "p_adversarial": round(1 - float(p_clean[i]), 4) if told else None,
+                "looks_attacked": alarms if told and points else None,
+            }
         )
-    ]
     if options.json:
         for row in rows:
             print(json.dumps(row))
         return
-    table = Table("image", "class", "probability", "P(adversarial)", box=None)
+    table = Table("image", "class", "probability", "P(adversarial)", "looks attacked", box=None)
     for row in rows:
-        p = row["p_adversarial"]
-        table.add_row(row["image"], row["class"], f"{row['probability']:.3f}", "not told" if p is None else f"{p:.3f}")
+        p = "not told" if row["p_adversarial"] is None else f"{row['p_adversarial']:.3f}"
+        names = (escape(row[key]) for key in ("image", "class"))  # in brackets they would be taken for styles
+        table.add_row(*names, f"{row['probability']:.3f}", p, _verdict(row["looks_attacked"]))
     Console().print(table)
+    if not p_clean.isnan().any():
+        Console().print(_what_it_means(points), style="dim", highlight=False)
+
+
+def _verdict(alarms: dict[str, bool] | None) -> str:
+    """yes at the strictest operating point, perhaps at another one alone."""
+    if alarms is None:
+        return "not told"
+    first, *others = alarms.values()
+    return "yes" if first else "perhaps" if any(others) else "no"
+
+
+def _what_it_means(points: Sequence[OperatingPoint]) -> str:
+    if not points:
+        return (
+            "This checkpoint has no operating points, so it cannot say what looks attacked; awnet calibrate sets them."
+        )
+    words = "yes", "perhaps"
+    said = [
+        f"“{word}” below P(clean) = {p.threshold:.3g}, where {p.false_alarms:.0%} of clean images are called attacked wrongly"
+        for word, p in zip(words, points, strict=False)
+    ]
+    return (
+        f"{'; '.join(said)} (set on {points[0].images} {points[0].split} images). Clean images of another kind may be "
+        "called so more often, and an attacker who knows the router can evade it: “no” does not prove an image clean."
+    )
 
 
 def mix(argv: Sequence[str]) -> None:
     """Write the static mixture of two checkpoints."""
-    from awnet.checkpoint import replace_folder, save_model
+    from awnet.checkpoint import save_model
     from awnet.config import from_json
+    from awnet.folders import replace_folder
     from awnet.models.model import Architecture, parameter_count
     from awnet.models.static_mixture import StaticMixture, StaticMixtureConfig
 
@@ -286,6 +384,8 @@ def mix(argv: Sequence[str]) -> None:
         if about_clean[what] != about[what]:
             raise Mistake(f"the two networks have different {what}: {about_clean[what]} and {about[what]}")
     parts = (from_json(a["architecture"], Architecture, "architecture") for a in (about_clean, about))
+    if options.out.exists():
+        raise Mistake(f"{options.out} is there already; choose another --out, or remove it")
     config = StaticMixtureConfig(
         **dict(zip(("clean", "robust"), parts, strict=True)), weight=options.weight, sharpness=options.sharpness
     )
@@ -297,16 +397,36 @@ def mix(argv: Sequence[str]) -> None:
     print(f"mixture: {options.out}; next: awnet evaluate {options.out}")
 
 
+def export(argv: Sequence[str]) -> None:
+    """Write a checkpoint for use elsewhere."""
+    options = _parse(Export, argv, "awnet export")
+    if options.to == "hub":
+        from awnet.hub import save_pretrained
+
+        if _asked(options):
+            raise Mistake("a folder for the hub keeps the knob as it is; turn it once it is loaded: model.turned(Knob)")
+        records = _records(options.records) if options.records else None
+        folder = save_pretrained(options.checkpoint, options.out, records=records, license=options.license)
+        print(f"folder: {folder}; next: read its README.md, then hf upload OWNER/NAME {folder}")
+        return
+    from awnet.export import export as write
+
+    model, about = _load(options.checkpoint, "cpu")
+    model, knob = _turned(model, options)
+    threat = about.get("threat") or {}
+    said = {**{name: about[name] for name in ("classes", "shape", "weights")}, "knob": knob}
+    said |= {"norm": threat.get("kind"), "eps": threat.get("eps")}
+    difference = write(model, options.out, to=options.to, shape=about["shape"], about=said)
+    print(f"exported: {options.out}; its outputs differ from the model's by at most {difference:.1e}")
+
+
 def report(argv: Sequence[str]) -> None:
     """Turn records into a page."""
-    from awnet.evaluation.record import Record
     from awnet.report.page import write_page
     from awnet.report.tables import rich_table
 
     options = _parse(Report, argv, "awnet report")
-    folders = [f for path in options.records for f in ([path] if (path / "record.json").exists() or not path.is_dir()
-               else sorted(p.parent for p in path.rglob("record.json")) or [path])]  # fmt: skip
-    records = [Record.load(folder) for folder in folders]
+    records = _records(options.records)
     weights = {"gamma_nat": options.gamma_nat, "gamma_adv": options.gamma_adv}
     page = write_page(records, options.out, title=options.title, images=not options.no_images, **weights)
     Console().print(rich_table(records, **weights))
@@ -367,8 +487,10 @@ def demo(argv: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "predict": predict,
     "mix": mix,
+    "export": export,
     "report": report,
     "list": list_names,
     "demo": demo,
@@ -391,15 +513,39 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise unknown("command", argv[0], COMMANDS)
         COMMANDS[argv[0]](argv[1:])
     except Mistake as mistake:
-        print(f"awnet: {mistake}", file=sys.stderr)
+        _say(str(mistake))
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
-        print(f"awnet: {interrupt or 'stopped'}", file=sys.stderr)
+        _say(str(interrupt) or "stopped; what was saved before is kept; run the same command again")
         sys.exit(130)
 
 
+def _say(sentence: str) -> None:
+    """One line, whatever a library in between has put into it."""
+    print(f"awnet: {' '.join(sentence.split())}", file=sys.stderr)
+
+
 def _parse(options: Any, argv: Sequence[str], program: str) -> Any:
-    return tyro.cli(options, prog=program, args=list(argv), config=(tyro.conf.AvoidSubcommands,))
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(options, prog=program, args=list(argv), config=(tyro.conf.AvoidSubcommands,))
+    except SystemExit as end:
+        if end.code:
+            raise Mistake(_sentence(said.getvalue(), program)) from None
+        raise
+
+
+def _sentence(box: str, program: str) -> str:
+    """What the parser says in a box of several lines: its first part, and the names that it proposes."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", box)
+    rows = [line.strip(" │") for line in plain.splitlines() if line.strip()]
+    parts = [list(part) for rule, part in groupby(rows, lambda row: "────" in row or "----" in row) if not rule]
+    parts = parts if plain.startswith("╭") else parts[1:] or [rows]  # without a frame, the title is a part of its own
+    what = " ".join(" ".join(parts[0]).split()).rstrip(".")
+    near = [row.split()[0] for part in parts if part[0].startswith("Perhaps") for row in part if row.startswith("--")]
+    hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
+    return f"{what[:1].lower()}{what[1:]}{hint}; {program} --help tells more"
 
 
 def _number(argument: str) -> str:
@@ -408,6 +554,37 @@ def _number(argument: str) -> str:
     if not fraction or not int(fraction[3]):
         return argument
     return f"{fraction[1]}{float(fraction[2]) / int(fraction[3])!r}"
+
+
+def _with_architecture(experiment: Any, argv: Sequence[str]) -> Any:
+    """The experiment with the network of the checkpoint that --init names, before any field is given anew."""
+    from awnet.checkpoint import read_architecture
+    from awnet.experiment import read
+
+    given = {name: _value(argv, name) for name in ("--init", "--out")}
+    if not given["--init"]:
+        return experiment
+    out = Path(given["--out"] or Path("runs") / experiment.name)
+    if "--resume" in argv and (out / "experiment.json").exists():  # the checkpoint may be gone by now
+        return replace(experiment, model=read(out).model)
+    return replace(experiment, model=read_architecture(given["--init"]))
+
+
+def _value(argv: Sequence[str], option: str) -> str | None:
+    for argument, following in zip(argv, [*argv[1:], None], strict=False):
+        if argument == option:
+            return following
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _records(paths: Sequence[Path]) -> list[Any]:
+    from awnet.evaluation.record import Record
+
+    folders = [f for path in paths for f in ([path] if (path / "record.json").exists() or not path.is_dir()
+               else sorted(p.parent for p in path.rglob("record.json")) or [path])]  # fmt: skip
+    return [Record.load(folder) for folder in folders]
 
 
 def _load(path: Path, device: str) -> tuple[Any, dict[str, Any]]:
@@ -422,13 +599,46 @@ def _load(path: Path, device: str) -> tuple[Any, dict[str, Any]]:
     return load(path, device=device), read_about(path)
 
 
-def _turned(model: Any, options: Evaluate) -> tuple[Any, dict[str, Any] | None]:
+def _asked(options: Evaluate | Export) -> dict[str, Any]:
+    """What of the knob was given."""
+    asked = {name: getattr(options, name) for name in ("type_bias", "p_max", "omega")}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+TOLD = ("selection", "history", "experiment", "given", "epoch")
+
+
+def _check_told(about: dict[str, Any], path: Path) -> None:
+    missing = [name for name in ("threat", "data", *TOLD) if name not in about]
+    if missing:
+        raise Mistake(f"the checkpoint {path} lacks its {', '.join(missing)}, which `awnet train` writes")
+
+
+def _images(about: dict[str, Any], options: Evaluate | Calibrate) -> Dataset:
+    """The images that are asked for, which must fit the network."""
+    from awnet.config import from_json
+    from awnet.data import DataConfig, load
+
+    config: DataConfig = from_json(about["data"], DataConfig, "data")
+    config = replace(config, name=options.data or config.name, data_dir=options.data_dir or config.data_dir)
+    dataset: Dataset = getattr(load(config), options.split)
+    if len(dataset.classes) != len(about["classes"]):
+        raise Mistake(
+            f"the model has {len(about['classes'])} classes, the data set {dataset.name} {len(dataset.classes)}"
+        )
+    if tuple(dataset.shape) != tuple(about["shape"]):
+        raise Mistake(
+            f"the model takes images of shape {tuple(about['shape'])}, {dataset.name} has {tuple(dataset.shape)}"
+        )
+    return dataset
+
+
+def _turned(model: Any, options: Evaluate | Export) -> tuple[Any, dict[str, Any] | None]:
     """The model with its knob turned as asked, and the knob's settings where it has one."""
     from awnet.config import to_json
     from awnet.models import AWNet
 
-    asked = {name: getattr(options, name) for name in ("type_bias", "p_max", "omega")}
-    asked = {name: value for name, value in asked.items() if value is not None}
+    asked = _asked(options)
     if isinstance(model, AWNet):
         model = model.turned(replace(model.knob, **asked))
         return model, to_json(model.knob)

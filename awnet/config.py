@@ -95,6 +95,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if kind in (typing.Union, types.UnionType):
         return _first_that_fits(value, parts, where)
     if kind is tuple and isinstance(value, tuple):
+        if parts[1:] == (...,) and all(type(item) is parts[0] for item in value):
+            return value  # one by one, a million numbers would take a minute
         hints = parts[:1] * len(value) if parts[1:] == (...,) else parts
         if len(hints) == len(value):
             return tuple(_checked(item, hints[i], f"{where}[{i}]") for i, item in enumerate(value))

@@ -20,14 +20,18 @@ from awnet.attacks.engine import Engine
 from awnet.attacks.registry import ATTACKS
 from awnet.config import from_json, setting, to_json
 from awnet.data import DataConfig, Dataset, Loader, Splits, load
+from awnet.detection.operating_point import operating_points
 from awnet.errors import Mistake
-from awnet.evaluation.metrics import w_robust
+from awnet.evaluation.metrics import check_weights, w_robust
+from awnet.folders import alone, replace_file, whole_folder
+from awnet.json_file import read_json
 from awnet.models.model import Architecture, create, parameter_count
 from awnet.models.resnet import ResNetConfig
 from awnet.noise import fold
 from awnet.provenance import provenance
 from awnet.registry import Registry
 from awnet.threat_model import Linf, ThreatModel
+from awnet.training.fine_tuning import start_from
 from awnet.training.objective import ObjectiveConfig
 from awnet.training.standard import StandardConfig
 from awnet.training.train import TrainingConfig, Validation, train
@@ -54,6 +58,11 @@ class Selection:
     gamma_adv: float = 0.5
     limit: int = 1000
 
+    def __post_init__(self) -> None:
+        check_weights(self.gamma_nat, self.gamma_adv)
+        if self.limit < 1:
+            raise Mistake(f"the best checkpoint is chosen on at least 1 image, got a selection.limit of {self.limit}")
+
 
 @setting
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +79,8 @@ class Experiment:
         selection: which epoch is kept as the best.
         attacks: names of the attacks of its evaluation.
         seed: of weights, order, augmentation and attacks.
+        init: a checkpoint, or a run, whose weights the training starts from (fine-tuning); only what depends on the
+            number of classes starts afresh, where that is another.
     """
 
     name: str = "unnamed"
@@ -81,6 +92,7 @@ class Experiment:
     selection: Selection = field(default_factory=Selection)
     attacks: tuple[str, ...] = ("fgsm", "pgd-sat", "pgd-trades", "cw-inf")
     seed: int = 0
+    init: str = ""
 
 
 RECIPES: Registry[Callable[[], Experiment]] = Registry("recipe")
@@ -115,6 +127,24 @@ def run(
     Raises:
         Mistake: a folder that holds another experiment, a teacher that is not there, data that cannot be read, ...
     """
+    with alone(out):
+        return _run(
+            experiment, out, resume=resume, device=device, quiet=quiet, model=model, teachers=teachers, splits=splits
+        )
+
+
+def _run(
+    experiment: Experiment,
+    out: Path,
+    *,
+    resume: bool,
+    device: str,
+    quiet: bool,
+    model: nn.Module | None = None,
+    teachers: Mapping[str, nn.Module] | None = None,
+    splits: Splits | None = None,
+) -> Path:
+    """`run`, in a folder that is held."""
     networks = dict(teachers or {})
     for role in networks:
         if role not in experiment.objective.teachers:
@@ -127,18 +157,34 @@ def run(
     }
     _claim(out, experiment, given, resume=resume)
     images = splits or load(experiment.data)
+    if len(images.train) < 2:  # batch norm measures a batch
+        raise Mistake(f"{images.train.name} is too small: training needs 2 images or more, got {len(images.train)}")
     chosen_on = _chosen_on(images, experiment)
     shape, classes = images.train.shape, images.train.classes
-    for role, name in experiment.objective.teachers.items():
-        if role not in networks:
-            networks[role] = _teacher(
-                role, name, out=out, experiment=experiment, classes=classes, device=device, quiet=quiet, splits=splits
-            )
-    fabric = _fabric(device, experiment.training.precision)
-    objective = experiment.objective.build(experiment.threat, networks).to(fabric.device)
     network = model if model is not None else create(
         experiment.model, classes=len(classes), channels=shape[0], seed=experiment.seed
     )  # fmt: skip
+    init = None
+    if resume and (whole_folder(out / "last") / "training.json").exists():
+        init = checkpoint.read_about(out / "last").get("init")  # where it started may be gone by now
+    elif experiment.init:
+        architecture = experiment.model if model is None else None
+        init = start_from(experiment.init, network, architecture, channels=shape[0])
+    for role, name in experiment.objective.teachers.items():
+        if role not in networks:
+            networks[role] = _teacher(
+                role,
+                name,
+                out=out,
+                experiment=experiment,
+                classes=classes,
+                channels=shape[0],
+                device=device,
+                quiet=quiet,
+                splits=splits,
+            )
+    fabric = _fabric(device, experiment.training.precision)
+    objective = experiment.objective.build(experiment.threat, networks).to(fabric.device)
     loader = Loader(
         images.train,
         batch_size=experiment.training.batch_size,
@@ -160,6 +206,7 @@ def run(
             "parameters": parameter_count(candidate),
             "experiment": experiment,
             "given": given,
+            "init": init,
             "provenance": provenance(),
             **about,
         }
@@ -198,12 +245,14 @@ def _chosen_on(splits: Splits, experiment: Experiment) -> Dataset:
 def _validate(model: nn.Module, dataset: Dataset, experiment: Experiment) -> Validation:
     selection = experiment.selection
     engine = Engine(batch_size=min(256, len(dataset)))
-    clean = engine.predict(model, dataset).correct.float().mean().item()
+    unattacked = engine.predict(model, dataset)
+    clean = unattacked.correct.float().mean().item()
     robust = 0.0
     if selection.gamma_adv > 0:
         attack = ATTACKS[selection.attack](experiment.threat)
         robust = engine.run(attack, model, dataset, seed=experiment.seed).correct.float().mean().item()
-    return Validation(clean, robust, w_robust(clean, robust, selection.gamma_nat, selection.gamma_adv))
+    score = w_robust(clean, robust, selection.gamma_nat, selection.gamma_adv)
+    return Validation(clean, robust, score, {"detector": operating_points(unattacked.p_clean, split=dataset.split)})
 
 
 def _teacher(
@@ -213,6 +262,7 @@ def _teacher(
     out: Path,
     experiment: Experiment,
     classes: tuple[str, ...],
+    channels: int,
     device: str,
     quiet: bool,
     splits: Splits | None,
@@ -228,8 +278,9 @@ def _teacher(
         # The same images: where they lie and how they are cut belongs to the student's experiment.
         recipe = replace(recipe, data=experiment.data, threat=experiment.threat, seed=experiment.seed)
         path = _neighbour(out, experiment.name, name)
-        if not complete(path, recipe, _given_images(splits)):
-            run(recipe, path, resume=path.exists(), device=device, quiet=quiet, splits=splits)
+        with alone(path, wait=True):  # another student may be training it
+            if not complete(path, recipe, _given_images(splits)):
+                _run(recipe, path, resume=True, device=device, quiet=quiet, splits=splits)
     else:
         path = Path(name)
         if not path.exists():
@@ -237,6 +288,8 @@ def _teacher(
     about = checkpoint.read_about(path)
     if len(about["classes"]) != len(classes):
         raise Mistake(f"the {role} teacher in {path} has {len(about['classes'])} classes, the data {len(classes)}")
+    if about["shape"][0] != channels:
+        raise Mistake(f"the {role} teacher in {path} takes {about['shape'][0]} channels, the images have {channels}")
     return checkpoint.load(path)
 
 
@@ -266,41 +319,43 @@ def read(path: Path) -> Experiment:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = json.loads(path.read_text())
+        text = read_json(path)
         if text["format"] != FORMAT:
             raise Mistake(f"{path} has format {text['format']}, this version reads {FORMAT}")
         return {"experiment": text["experiment"], "given": dict(text["given"])}
     except Mistake:
         raise
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise Mistake(f"no experiment can be read from {path}: {error}") from None
 
 
 def complete(path: Path, experiment: Experiment, given: Mapping[str, str] | None = None) -> bool:
     """Whether a folder holds this very experiment, with what was given from Python, trained to the end."""
-    if not (path / "experiment.json").exists() or not (checkpoint.whole_folder(path / "last") / "model.json").exists():
+    if not (path / "experiment.json").exists() or not (whole_folder(path / "last") / "model.json").exists():
         return False
-    same = _read(path / "experiment.json") == {"experiment": _plain(experiment), "given": given or {}}
+    same = _describes(path / "experiment.json", experiment, given or {})
     return same and checkpoint.read_about(path / "last")["epoch"] == experiment.training.epochs
+
+
+def _describes(file: Path, experiment: Experiment, given: Mapping[str, str]) -> bool:
+    """Whether this very experiment was saved in a file; a field that the file does not know had its default."""
+    saved, own = _read(file), _plain(experiment)
+    if saved["given"] != given:
+        return False
+    return saved["experiment"] == own or _plain(from_json(saved["experiment"], Experiment, "experiment")) == own
 
 
 def _claim(out: Path, experiment: Experiment, given: dict[str, str], *, resume: bool) -> None:
     """Make the folder this experiment's, unless a run of another has saved something there."""
     file = out / "experiment.json"
     text = {"format": FORMAT, "experiment": _plain(experiment), "given": given}
-    saved = any(checkpoint.whole_folder(out / name).exists() for name in ("best", "last"))
+    saved = any(whole_folder(out / name).exists() for name in ("best", "last"))
     if file.exists() and saved:
-        if _read(file) != {"experiment": text["experiment"], "given": given}:
+        if not _describes(file, experiment, given):
             raise Mistake(f"{out} holds another experiment (see {file}); choose another --out")
         if not resume:
             raise Mistake(f"{out} holds a run of this experiment already; --resume goes on, or choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(file.name + ".part")
-        part.write_text(json.dumps({**text, "provenance": provenance()}, indent=1) + "\n")
-        part.replace(file)
-    except OSError as error:
-        raise Mistake(f"cannot write to {out}: {error}") from None
+    replace_file(file, json.dumps({**text, "provenance": provenance()}, indent=1) + "\n")
 
 
 def _plain(experiment: Experiment) -> Any:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from awnet.errors import Mistake
+
 _GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, as a signed 64-bit integer
 _MIX1 = -0x40A7B892E31B1A47
 _MIX2 = -0x6B2FB644ECCEEE15
@@ -30,7 +32,13 @@ def mix(z: Tensor) -> Tensor:
 
 
 def fold(seed: int, *values: int) -> int:
-    """A new seed from a seed and whole numbers (an epoch, a purpose); different values give unrelated seeds."""
+    """A new seed from a seed and whole numbers (an epoch, a purpose); different values give unrelated seeds.
+
+    Raises:
+        Mistake: where the seed does not fit into 64 bits.
+    """
+    if not -(2**63) <= seed < 2**63:
+        raise Mistake(f"a seed is a whole number of 64 bits, got {seed}")
     key = torch.tensor(seed, dtype=torch.int64, device="cpu")
     for value in values:
         key = mix(key + _GOLDEN) + value

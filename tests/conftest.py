@@ -16,6 +16,7 @@ import torch
 jaxtyping.install_import_hook("awnet", "shape_checks.typecheck")
 
 REPO = Path(__file__).resolve().parents[1]
+TINY = ["--training.epochs", "1", "--model.width", "4", "--data.validation", "0.9"]
 
 
 def pytest_configure() -> None:
@@ -46,3 +47,25 @@ def real_data() -> Path:
     if not beside.is_dir():
         pytest.skip(f"no real images: AWNET_DATA_DIR is not set and there is no {beside}")
     return beside
+
+
+@pytest.fixture(scope="session")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a static network after one epoch; to be copied before it is changed."""
+    from awnet.cli import main
+
+    out = tmp_path_factory.mktemp("runs") / "static"
+    main(["train", "digits/standard", *TINY, "--out", str(out)])
+    return out
+
+
+@pytest.fixture(scope="session")
+def dynamic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an AW-Net after one epoch over PGD-AT; to be copied before it is changed."""
+    from awnet.cli import main
+
+    out = tmp_path_factory.mktemp("runs") / "dynamic"
+    widths = ["--model.base.width", "4", "--model.router.backbone.width", "4", "--objective.over.steps", "1"]
+    rest = ["--training.epochs", "1", "--data.validation", "0.9", "--selection.limit", "20"]
+    main(["train", "digits/awnet-hard", *widths, *rest, "--out", str(out)])
+    return out

@@ -19,12 +19,11 @@ from awnet.checkpoint import (
     load_weights,
     read_about,
     read_state,
-    replace_folder,
     save_model,
     save_state,
-    whole_folder,
 )
 from awnet.errors import Mistake
+from awnet.folders import replace_folder, whole_folder
 from awnet.models import AWNetConfig, Knob, ResNetConfig, RouterConfig, create
 from awnet.models.model import Architecture
 from models.randomised import randomise

@@ -55,5 +55,13 @@ class Augment:
             raise Mistake(f"padding counts pixels, expected 0 or more, got {self.padding}")
 
     def __call__(self, x: Tensor, noise: Noise) -> Tensor:
-        """Images of shape (b, c, h, w), uint8 or floating point, in; the same shape, type and range out."""
+        """Images of shape (b, c, h, w), uint8 or floating point, in; the same shape, type and range out.
+
+        Raises:
+            Mistake: where padding is not smaller than the images, which could then be moved out of sight.
+        """
+        if self.padding >= min(x.shape[2:]):
+            raise Mistake(
+                f"images of {x.shape[3]}x{x.shape[2]} pixels would be moved out of sight by a padding of {self.padding}"
+            )
         return crop_and_flip(x, noise, 0, self.padding, self.flip)

@@ -16,11 +16,10 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from awnet.data.source import SMALLEST, Channels, Encoded
+from awnet.data.source import LARGEST, SMALLEST, Channels, Encoded
 from awnet.errors import Mistake
 
 T = TypeVar("T")
-_LARGEST = 1 << 26  # pixels; larger claims are broken files, or bombs
 _CHUNK, _PIECE = 256, 16  # images in memory at a time, and those that one thread takes at once
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # some others start programs
 _GREY = {"1", "L", "LA", "I;16", "I;16L", "I;16B"}
@@ -117,9 +116,9 @@ def _small(content: Path | bytes) -> bool:
 def _opened(name: str, content: Path | bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=_FORMATS) as image:
-            if image.width * image.height > _LARGEST:
+            if image.width * image.height > LARGEST**2:
                 raise Mistake(
-                    f"{name} claims {image.width}x{image.height} pixels, more than {_LARGEST:,}; leave it out"
+                    f"{name} claims {image.width}x{image.height} pixels, more than {LARGEST}x{LARGEST}; leave it out"
                 )
             if image.mode in ("I", "F"):
                 raise Mistake(

@@ -14,7 +14,9 @@ import torch
 from awnet.data.augment import Augment
 from awnet.data.dataset import Dataset
 from awnet.data.source import Channels, Source
+from awnet.errors import Mistake
 
+LARGEST = 256  # pixels a side
 _AUGMENT = Augment(padding=1, flip=False)  # a mirrored digit is none
 
 
@@ -30,6 +32,8 @@ class Digits(Source):
 
         ink, digits = load_digits(return_X_y=True)
         images = np.round(np.asarray(ink) * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+        if image_size is not None and image_size > LARGEST:
+            raise Mistake(f"digits are scans of 8x8 pixels, expected an image_size up to {LARGEST}, got {image_size}")
         shape = (3 if channels == "rgb" else 1, image_size or 8, image_size or 8)
         if shape != (1, 8, 8):
             from PIL import Image

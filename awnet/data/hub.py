@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +113,8 @@ class HubSet(CachedSource):
 
         try:
             if self.folder:  # the library's own copy of local files is of no use once they are decoded
-                return datasets.load_dataset(str(self.folder), cache_dir=str(scratch))
+                with _quietly():
+                    return datasets.load_dataset(str(self.folder), cache_dir=str(scratch))
             return datasets.load_dataset(self.hub_id, self.config)
         except Exception as error:  # the library raises nearly anything
             cause = error
@@ -150,6 +153,23 @@ class HubSet(CachedSource):
             if not isinstance(value, int | str | None):
                 raise Mistake(f"{self.where} has labels like {value!r} in {label!r}, expected one class an image")
         return values
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the library's bars and its log: what cannot be read is said in a sentence."""
+    import datasets
+
+    log, bars = logging.getLogger("datasets"), not datasets.are_progress_bars_disabled()
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
 
 
 def _damaged(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from awnet.data.dataset import Splits, cut
 from awnet.data.digits import Digits
 from awnet.data.folder import ClassFolders
 from awnet.data.hub import HubSet
-from awnet.data.source import SMALLEST, Channels, Source
+from awnet.data.source import LARGEST, SMALLEST, Channels, Source
 from awnet.errors import Mistake, unknown
 from awnet.noise import permutation
 from awnet.registry import Registry
@@ -68,7 +68,8 @@ class DataConfig:
     channels: Channels = "keep"
     """Grey images, RGB images, or what the set has (RGB where it has both)."""
     validation: float = 0.1
-    """How much of the training images is cut off for validation: a fraction below 1, or a number of images."""
+    """How much of the training images is cut off for validation: a fraction below 1, or a number of images from 2 up
+    (1 could mean one of them or all)."""
     split_seed: int = 0
     """Chooses the validation images."""
     padding: int | None = None
@@ -77,10 +78,10 @@ class DataConfig:
     """Whether half of the training images are mirrored; the set's own by default."""
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < SMALLEST:
-            raise Mistake(f"image_size counts pixels a side, expected {SMALLEST} or more, got {self.image_size}")
-        if not (0 <= self.validation < 1 or self.validation % 1 == 0 < self.validation):
-            raise Mistake(f"validation is a fraction below 1 or a number of images, got {self.validation:g}")
+        if self.image_size is not None and not SMALLEST <= self.image_size <= LARGEST:
+            raise Mistake(f"image_size counts pixels a side, expected {SMALLEST} to {LARGEST}, got {self.image_size}")
+        if not (0 <= self.validation < 1 or self.validation % 1 == 0 < self.validation - 1):
+            raise Mistake(f"validation is a fraction below 1, or a number of images from 2 up, got {self.validation:g}")
         if self.padding is not None:
             Augment(padding=self.padding)
 

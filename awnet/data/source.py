@@ -17,6 +17,7 @@ from awnet.errors import Mistake
 
 Channels = Literal["keep", "grey", "rgb"]
 SMALLEST = 8  # pixels a side; below, nothing is left after the pooling of any model
+LARGEST = 1 << 13  # beyond every camera; a file that claims more is broken, or a bomb
 CAUTIOUS = Augment(padding=4, flip=False)  # for sets of which it is not known whether a mirrored image keeps its class
 
 

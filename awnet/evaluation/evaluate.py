@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, Outcome
+from awnet.attacks.engine import Engine, Outcome, Sweep
+from awnet.attacks.suite import Suite
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
-from awnet.evaluation.record import Record, Result, Samples
-from awnet.models.model import parameter_count
+from awnet.errors import Mistake
+from awnet.evaluation.journal import Journal
+from awnet.evaluation.modulation import Omega, signals, summarise
+from awnet.evaluation.record import Members, Record, Result, Samples
+from awnet.folders import alone, whole_folder
+from awnet.interrupt import CtrlC, Interrupt
+from awnet.models.model import fingerprint, parameter_count
 from awnet.provenance import provenance
 from awnet.threat_model import ThreatModel
+
+JOURNAL = "journal"  # the folder, inside the record's, of the attack under way
 
 
 def evaluate(
     model: nn.Module,
     dataset: Dataset,
-    attacks: Mapping[str, Attack],
+    attacks: Mapping[str, Attack | Suite],
     *,
     threat: ThreatModel,
     engine: Engine | None = None,
@@ -34,8 +45,9 @@ def evaluate(
     about: Mapping[str, Any] | None = None,
     samples: int = 8,
     progress: Callable[[str, int], None] = lambda attack, finished: None,
-    keep: Callable[[Record], None] = lambda record: None,
-    known: Record | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    save_seconds: float = 60.0,
 ) -> Record:
     """Attack every example with every attack.
 
@@ -50,20 +62,37 @@ def evaluate(
         label, front: the record's row and group.
         about: what to say of the model: checkpoint, selection, knob, history.
         samples: how many images to keep with what the strongest attack made of them.
-        progress: told the attack and how many examples it has finished.
-        keep: given the record after each attack, to save it.
-        known: an earlier record of the same evaluation, whose attacks are not run again; that of another is passed over.
+        progress: told the attack, in a suite also which member is at work, and how many examples it has finished.
+        out: a folder for the record, saved after each attack, and meanwhile for where the attack is.
+        resume: go on from what `out` holds: what was found there of the same network, examples and engine is not run
+            again, and the record is the one of the uninterrupted evaluation.
+        save_seconds: how much work a crash may cost; saving changes no result.
+
+    Raises:
+        Mistake: `out` holds another evaluation, or this one without `resume`.
+        Interrupt: after Ctrl-C, once the state is saved in `out`.
     """
+    if samples < 0:
+        raise Mistake(f"a record keeps 0 or more sample images, got {samples}")
+    if len(dataset) == 0:
+        raise Mistake(f"there are no {dataset.split} images of {dataset.name} to evaluate on; choose another split")
     engine = engine or Engine()
     limit = limit if limit is not None and limit < len(dataset) else None
     if limit is not None:
         dataset = dataset.sample(limit, seed=seed)
-    began = time.perf_counter()
-    clean = _result(engine.predict(model, dataset), None, began)
+    began = time.monotonic()
+    outcome = engine.predict(model, dataset)
+    before = signals(model, outcome.x_adv, engine.batch_size)
+    clean = _result(outcome, None, time.monotonic() - began, summarise(before))
     record = Record(
         label=label or type(model).__name__,
         front=front,
-        model={"parameters": parameter_count(model), "class": type(model).__name__, **(about or {})},
+        model={
+            "parameters": parameter_count(model),
+            "class": type(model).__name__,
+            "fingerprint": fingerprint(model),
+            **(about or {}),
+        },
         data={
             "name": dataset.name,
             "split": dataset.split,
@@ -79,36 +108,87 @@ def evaluate(
         ids=dataset.ids.clone(),
         labels=dataset.labels.clone(),
         clean=clean,
+        planned=tuple(attacks),
     )
-    strongest = 1.0
-    if known and not _repeats(record, known):
-        known = None
-    for name, attack in attacks.items():
-        if known and name in known.attacks and known.attacks[name].settings == to_json(attack):
-            result, chosen = (
-                known.attacks[name],
-                known.samples if known.samples and known.samples.attack == name else None,
-            )
-        else:
-            began = time.perf_counter()
-            outcome = engine.run(attack, model, dataset, seed=seed, progress=lambda n, name=name: progress(name, n))
-            result = _result(outcome, to_json(attack), began)
+    with alone(out) if out else nullcontext(), CtrlC() if out else nullcontext() as ctrl_c:
+        record = _with_known(out, record, attacks, resume=resume) if out else record
+        strongest = record.robust_accuracy(record.samples.attack).value if record.samples else 1.0
+        for name, attack in attacks.items():
+            if name in record.attacks:
+                continue
+            # without a folder nothing is ever due
+            of = {**_identity(record), "attack": name, "settings": to_json(attack)}
+            journal = Journal((out or Path()) / JOURNAL, of, save_seconds if out else inf)
+
+            def begin(member: int, attack: Attack | Suite = attack) -> Sweep:
+                return engine.begin(attack, model, dataset, seed=seed, member=member)
+
+            def watch(
+                sweep: Sweep, name: str = name, attack: Attack | Suite = attack, journal: Journal = journal
+            ) -> None:
+                at_work = f"{name}: {attack.names[int(sweep.member)]}" if isinstance(attack, Suite) else name
+                progress(at_work, sweep.finished)
+                if journal.due or (ctrl_c and ctrl_c.pressed):
+                    journal.write(sweep)
+                if ctrl_c and ctrl_c.pressed:
+                    raise Interrupt(
+                        f"stopped in {name} after {sweep.finished} images; saved in {out}; --resume goes on"
+                    )
+
+            sweep = journal.recall(begin) if out and resume else begin(0)
+            outcome = engine.run(attack, model, dataset, seed=seed, sweep=sweep, watch=watch)
+            omega = summarise(signals(model, outcome.x_adv, engine.batch_size), before)
+            members = attack.names if isinstance(attack, Suite) else ()
+            result = _result(outcome, to_json(attack), journal.spent, omega, members)
             chosen = _samples(name, dataset, outcome, clean, samples)
-        record = replace(record, attacks={**record.attacks, name: result})
-        if chosen and record.robust_accuracy(name).value <= strongest:
-            strongest = record.robust_accuracy(name).value
-            record = replace(record, samples=chosen)
-        keep(record)
+            record = replace(record, attacks={**record.attacks, name: result})
+            if chosen and record.robust_accuracy(name).value <= strongest:
+                strongest = record.robust_accuracy(name).value
+                record = replace(record, samples=chosen)
+            if out:
+                record.save(out)
+                journal.close()
+        if out and not attacks:
+            record.save(out)
     return record
 
 
-def _repeats(record: Record, known: Record) -> bool:
-    """Whether an earlier record is of the same examples, seed and model, as far as its answers to clean images tell."""
-    same = record.data == known.data and record.run == known.run
-    return same and torch.equal(record.clean.prediction, known.clean.prediction)
+def _with_known(out: Path, record: Record, attacks: Mapping[str, Attack | Suite], *, resume: bool) -> Record:
+    """The record with what the one in `out` holds already.
+
+    Raises:
+        Mistake: that is the record of another evaluation, or of this one without `resume`.
+    """
+    if not (out / "record.json").exists():
+        if not resume and whole_folder(out / JOURNAL).exists():
+            raise Mistake(f"{out} holds an evaluation under way; --resume goes on, or choose another --out")
+        return record
+    known = Record.load(out)
+    ours, theirs = _identity(record), _identity(known)
+    other = [name for name in ours if ours[name] != theirs[name]]
+    if other:
+        raise Mistake(f"{out} holds another evaluation ({' and '.join(other)} differ); choose another --out")
+    if not resume:
+        raise Mistake(f"{out} holds this evaluation already; --resume adds what is missing, or choose another --out")
+    asked = {name: to_json(attack) for name, attack in attacks.items()}
+    kept = {name: found for name, found in known.attacks.items() if asked.get(name, found.settings) == found.settings}
+    samples = known.samples if known.samples and known.samples.attack in kept else None
+    return replace(record, attacks=kept, samples=samples)
 
 
-def _result(outcome: Outcome, settings: dict[str, Any] | None, began: float) -> Result:
+def _identity(record: Record) -> dict[str, Any]:
+    """What has to be the same for results to stand in one record."""
+    model = {name: record.model.get(name) for name in ("class", "fingerprint", "knob")}
+    return {"network": model, "images": record.data, "threat model": record.threat, "seed or engine": record.run}
+
+
+def _result(
+    outcome: Outcome,
+    settings: dict[str, Any] | None,
+    seconds: float,
+    omega: dict[str, Omega],
+    members: tuple[str, ...] = (),
+) -> Result:
     return Result(
         settings=settings,
         correct=outcome.correct,
@@ -116,7 +196,9 @@ def _result(outcome: Outcome, settings: dict[str, Any] | None, began: float) -> 
         p_clean=outcome.p_clean,
         forwards=outcome.forwards,
         backwards=outcome.backwards,
-        seconds=round(time.perf_counter() - began, 3),
+        seconds=round(seconds, 3),
+        omega=omega,
+        members=Members(names=members, broken_by=outcome.broken_by, spent=outcome.spent) if members else None,
     )
 
 

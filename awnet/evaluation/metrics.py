@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import sqrt
+from collections.abc import Iterable, Sequence
+from math import inf, sqrt
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from awnet.errors import Mistake
 from awnet.types import Hits
 
 Scores = Float[Tensor, " n"]
@@ -49,6 +50,16 @@ def w_robust(clean: float, robust: float, gamma_nat: float = 0.5, gamma_adv: flo
     return gamma_nat * clean + gamma_adv * robust
 
 
+def check_weights(gamma_nat: float, gamma_adv: float) -> None:
+    """Refuse weights of A_w with which it would say nothing.
+
+    Raises:
+        Mistake: where one is negative or not finite, or both are 0.
+    """
+    if not (0 <= gamma_nat < inf and 0 <= gamma_adv < inf and gamma_nat + gamma_adv > 0):
+        raise Mistake(f"the weights of A_w must not be negative nor both zero, got {gamma_nat:g} and {gamma_adv:g}")
+
+
 class Difference(NamedTuple):
     """A share minus another of the same examples, with its 95 % interval."""
 
@@ -79,6 +90,36 @@ def paired_difference(a: Hits, b: Hits, z: float = 1.96) -> Difference:
     p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     half = z * sqrt((p + q - (p - q) ** 2) / (n + 2))
     return Difference((only_a - only_b) / n, max(-1.0, p - q - half), min(1.0, p - q + half))
+
+
+def mean_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> Difference:
+    """How much larger one or several trainings' mean value is than that of others, with its 95 % interval.
+
+    The variance is a sum of two. That of the examples comes from the differences of each example's means over the
+    trainings, to which one of 1 and one of -1 are added, as `paired_difference` does. That of training is Student's: the
+    seeds of a and of b are taken to scatter alike; with one training each it is unknown and left out. Degrees of freedom
+    after Satterthwaite (1946). As the seeds' scatter holds some of the examples' chance already, the interval is a little
+    too wide rather than too narrow.
+
+    Args:
+        a, b: for each training the values in [0, 1], such as hits, of the same examples in the same order, each (n,).
+    """
+    from scipy.stats import t
+
+    n, free = len(a[0]), len(a) + len(b) - 2
+    if n == 0:
+        return Difference(float("nan"), -1.0, 1.0)
+    over_a, over_b = (torch.stack(list(each)).double() for each in (a, b))
+    gap = over_a.mean(0) - over_b.mean(0)
+    padded = torch.cat([gap, gap.new_tensor([1.0, -1.0])])
+    parts = [(float(padded.var()) / len(padded), len(padded) - 1)]
+    if free:
+        scatter = sum(float(over.mean(1).var(correction=0)) * len(over) for over in (over_a, over_b)) / free
+        parts.append((scatter * (1 / len(a) + 1 / len(b)), free))
+    variance = sum(part for part, _ in parts)
+    half = float(t.ppf(0.975, variance**2 / sum(part**2 / f for part, f in parts))) * sqrt(variance)
+    centre = float(padded.mean())
+    return Difference(float(gap.mean()), max(-1.0, centre - half), min(1.0, centre + half))
 
 
 def auc(p_clean: Scores, p_attacked: OtherScores) -> float:

@@ -3,7 +3,17 @@
 from awnet.models.awnet import AWNet, AWNetConfig, Knob, Output
 from awnet.models.mix_batch_norm import Branch
 from awnet.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
-from awnet.models.model import MODELS, Architecture, Detecting, Normalize, create, judge, parameter_count
+from awnet.models.model import (
+    MODELS,
+    Architecture,
+    Deciding,
+    Decision,
+    Detecting,
+    Normalize,
+    create,
+    judge,
+    parameter_count,
+)
 from awnet.models.preact_resnet import PreActResNet, PreActResNetConfig
 from awnet.models.resnet import ResNet, ResNetConfig
 from awnet.models.resnet_cifar import ResNetCifar, ResNetCifarConfig
@@ -17,6 +27,8 @@ __all__ = [
     "AWNetConfig",
     "Architecture",
     "Branch",
+    "Deciding",
+    "Decision",
     "Detecting",
     "Knob",
     "MobileNetV2",

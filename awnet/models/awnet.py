@@ -10,9 +10,12 @@ Where the paper leaves a choice, the default and its alternatives are fields of 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import inf, isnan
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,10 +23,10 @@ from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.models.dynamic_conv import DynamicConv2d
 from awnet.models.mix_batch_norm import Branch, MixConv2d, Route
-from awnet.models.model import MODELS, Architecture
+from awnet.models.model import MODELS, Architecture, Decision
 from awnet.models.resnet import BLOCKS, STRIDES, BasicBlock, Bottleneck, ResNetConfig
 from awnet.models.router import Router, RouterConfig, Routing
-from awnet.types import Images, Logits, PerExample
+from awnet.types import Hits, Images, Logits, PerExample
 
 
 @setting
@@ -45,11 +48,16 @@ class Knob:
     def __post_init__(self) -> None:
         if not 0 <= self.p_max <= 1:
             raise Mistake(f"p_max is a probability, expected 0 <= p_max <= 1, got {self.p_max:g}")
+        if isnan(self.type_bias):
+            raise Mistake("type_bias is added to log-odds, expected a number, got nan")
 
     def weigh(self, routing: Routing) -> PerExample:
         """The weight of BN_nat for each image."""
-        odds = routing.type_logits[:, 1] - routing.type_logits[:, 0] + self.type_bias
-        return odds.sigmoid().clamp(max=self.p_max)
+        return self.log_odds(routing).sigmoid().clamp(max=self.p_max)
+
+    def log_odds(self, routing: Routing) -> PerExample:
+        """Of clean, as the weight goes by them."""
+        return routing.type_logits[:, 1] - routing.type_logits[:, 0] + self.type_bias
 
 
 @setting
@@ -72,8 +80,9 @@ class AWNetConfig(Architecture):
     knob: Knob = field(default_factory=Knob)
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise Mistake(f"beta, the power of the signals, must be positive, got {self.beta:g}")
+        super().__post_init__()
+        if not 0 < self.beta < inf:
+            raise Mistake(f"beta, the power of the signals, must be positive and finite, got {self.beta:g}")
         for part in (self.base, self.router.backbone):
             if part.mean or part.std:
                 raise Mistake(
@@ -170,11 +179,14 @@ class AWNet(nn.Module):
         routing = self.router(x)
         return Output(self.classify(x, routing, branch, definition=definition), routing)
 
-    def classify(self, x: Images, routing: Routing, branch: Branch, *, definition: bool = False) -> Logits:
-        """Logits of normalised images under a routing that is given, for instance by an attack that forces one."""
+    def classify(
+        self, x: Images, routing: Routing, branch: Branch, *, definition: bool = False, p: PerExample | None = None
+    ) -> Logits:
+        """Logits of normalised images under a routing that is given, and where it is, a weight p of BN_nat."""
         if branch is Branch.HALVES and len(x) % 2:
             raise ValueError(f"Branch.HALVES takes as many clean images as adversarial ones, got {len(x)} in all")
-        route = Route(branch, self.knob.weigh(routing) if branch is Branch.MIXTURE else None, definition)
+        p = self.knob.weigh(routing) if p is None and branch is Branch.MIXTURE else p
+        route = Route(branch, p, definition)
         signals = iter(routing.signals if self.knob.omega else [None] * len(routing.signals))
         out = F.relu(self.stem(x, route))
         for block in self.blocks:
@@ -186,6 +198,45 @@ class AWNet(nn.Module):
         """Logits, and the router's own P(clean) before bias and cap."""
         output = self.run(x)
         return output.logits, output.routing.p_clean
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The frozen forms of `decide`.
+
+        As sure of clean as the cap allows, sure of adversarial, or midway between; deciding as it does and denying it to
+        the gradient; and, where the router scales filters, omega = 1.
+        """
+        return ("clean", "adversarial", "half", "detached") + ("unmodulated",) * self.knob.omega
+
+    def decide(self, x: Images, seen: Images, form: str = "", forced: Hits | None = None) -> Decision:
+        """Logits of x under the router's decision on the images `seen`, and where `forced` in a frozen form; see `Deciding`."""
+        assert form in ("", *self.forms), form
+        routing = self.router(self.normalize(seen))
+        p = self.knob.weigh(routing)
+        if form and forced is not None:
+            if form == "unmodulated":
+                signals = (torch.where(forced[:, None], 1.0, omega) for omega in routing.signals)
+                routing = routing._replace(signals=tuple(signals))
+            else:
+                most = self.knob.p_max
+                instead = {"clean": most, "adversarial": 0.0, "half": most / 2, "detached": p.detach()}[form]
+                p = torch.where(forced, instead, p)
+        logits = self.classify(self.normalize(x), routing, Branch.MIXTURE, p=p)
+        return Decision(logits, self.knob.log_odds(routing))
+
+    def signals(self, x: Images) -> dict[str, Tensor]:
+        """The router's omega of each modulated convolution, (b, c_out); none of them where the knob sets omega = 1."""
+        if not self.knob.omega:
+            return {}
+        return dict(zip(self._layers(), self.router(self.normalize(x)).signals, strict=True))
+
+    def _layers(self) -> Iterator[str]:
+        """A name for each modulated convolution, in the order of the signals."""
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, DynamicBlock)
+            convs = [f"conv {k + 1}" for k in range(len(block.convs))]
+            for conv in [*convs, "shortcut"][: len(block.filters)]:
+                yield f"block {i + 1}, {conv}"
 
     def turned(self, knob: Knob) -> AWNet:
         """The same network, sharing all weights, with its knob turned."""

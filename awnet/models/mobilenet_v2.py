@@ -8,11 +8,13 @@ too, a 1x1 convolution. With 10 classes it has 2,296,922 parameters (2.19 in uni
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from awnet.config import setting
+from awnet.errors import Mistake
 from awnet.models.model import MODELS, Architecture
 from awnet.models.resnet import Shortcut
 from awnet.types import Images, Logits
@@ -60,6 +62,13 @@ class MobileNetV2Config(Architecture):
     """
 
     width: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 / 16 <= self.width < inf:
+            raise Mistake(
+                f"the width of a MobileNet-V2 is a factor that leaves its 16 channels one or more, got {self.width:g}"
+            )
 
     def build(self, *, classes: int, channels: int = 3) -> MobileNetV2:
         return MobileNetV2(self, classes=classes, channels=channels)

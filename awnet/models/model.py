@@ -2,22 +2,26 @@
 
 Any `nn.Module` from [0, 1] images to logits can be trained, attacked and judged. The networks of this package are
 described by frozen `Architecture` settings, so that a checkpoint can say what to build before its weights are read. A
-model that also tells attacked images from clean ones offers `Detecting`.
+model that also tells attacked images from clean ones offers `Detecting`, one whose filters change with the image
+`Modulating`, one whose decision of that kind can be attacked `Deciding`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from math import inf, isfinite
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from awnet.errors import Mistake
 from awnet.noise import fold
 from awnet.registry import Registry
-from awnet.types import Images, Logits, PerExample
+from awnet.types import Hits, Images, Logits, PerExample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +30,17 @@ class Architecture(ABC):
 
     Args:
         mean, std: of each channel, for networks that normalise their input; the first layer then does. Empty: none.
+
+    Raises:
+        Mistake: where a value is out of its range.
     """
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (all(map(isfinite, self.mean)) and all(0 < s < inf for s in self.std)):
+            raise Mistake(f"normalisation needs finite means and positive stds, got {self.mean} and {self.std}")
 
     @abstractmethod
     def build(self, *, classes: int, channels: int = 3) -> nn.Module:
@@ -45,6 +56,7 @@ class Architecture(ABC):
 
 
 MODELS: Registry[Architecture] = Registry("model")
+LARGEST = 10**9  # weights; beyond every classifier of small images, so that a slip of the pen takes no machine down
 
 
 def create(architecture: str | Architecture, *, classes: int, channels: int = 3, seed: int = 0) -> nn.Module:
@@ -55,13 +67,35 @@ def create(architecture: str | Architecture, *, classes: int, channels: int = 3,
         classes: at least 2.
         channels: of the images.
         seed: of the weights.
+
+    Raises:
+        Mistake: where there is no such entry, or the network cannot be built or would not fit into memory.
     """
     if classes < 2:
         raise Mistake(f"a classifier needs at least 2 classes, got {classes}")
     settings = MODELS[architecture] if isinstance(architecture, str) else architecture
+    outline(settings, classes=classes, channels=channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold(seed) % 2**63)
         return settings.build(classes=classes, channels=channels)
+
+
+def outline(architecture: Architecture, *, classes: int, channels: int) -> dict[str, Tensor]:
+    """The state of a network on the meta device: names, shapes and types, for which no memory is taken.
+
+    Raises:
+        Mistake: where no such network can be built, or it would have more than `LARGEST` numbers.
+    """
+    what = f"the network described by {type(architecture).__name__} with {classes} classes"
+    try:
+        with torch.device("meta"):
+            state = architecture.build(classes=classes, channels=channels).state_dict()
+    except (RuntimeError, TypeError, OverflowError):  # sizes beyond those that torch can count
+        raise Mistake(f"{what} is too large to be built; make it narrower") from None
+    size = sum(t.numel() for t in state.values())
+    if size > LARGEST:
+        raise Mistake(f"{what} has {size:.3g} weights, expected at most {LARGEST:.0e}; make it narrower")
+    return state
 
 
 class Normalize(nn.Module):
@@ -70,7 +104,9 @@ class Normalize(nn.Module):
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
         super().__init__()
         if not len(mean) == len(std) == channels:
-            raise Mistake(f"normalisation needs a mean and std for each of {channels} channels, got {mean} and {std}")
+            raise Mistake(
+                f"normalisation needs a mean and std for each of {channels} channels, got {len(mean)} and {len(std)}"
+            )
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
@@ -87,12 +123,81 @@ class Detecting(Protocol):
         ...
 
 
+@runtime_checkable
+class Modulating(Protocol):
+    """A model that scales its filters anew for each image."""
+
+    def signals(self, x: Images) -> Mapping[str, Tensor]:
+        """The factors of each layer's filters, shape (b, filters), in the order of the layers, by a name for people.
+
+        Empty where the model, as its knob is turned, scales none.
+        """
+        ...
+
+
+class Decision(NamedTuple):
+    """What a model that decides says of a batch.
+
+    Attributes:
+        logits: of the classes.
+        log_odds: of being clean, as the decision goes by them (positive: more likely clean), before they are squashed,
+            capped or compared with zero, so that they have a slope however sure the model is.
+    """
+
+    logits: Logits
+    log_odds: PerExample
+
+
+@runtime_checkable
+class Deciding(Protocol):
+    """A model that decides for each image how it is to be classified, and offers an attacker what a careful one would build.
+
+    A user's own detector with two networks behind it, for instance:
+
+        forms = ("clean", "adversarial")
+
+        def decide(self, x, seen, form, forced):
+            log_odds = self.detector(seen)
+            p = torch.where(forced, float(form == "clean"), log_odds.sigmoid())[:, None]
+            return Decision(p * self.accurate(x) + (1 - p) * self.robust(x), log_odds)
+    """
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Names of the frozen forms: the same weights with something else in place of the decision, or of its gradient."""
+        ...
+
+    def decide(self, x: Images, seen: Images, form: str, forced: Hits) -> Decision:
+        """Logits and log-odds, both differentiable.
+
+        Args:
+            x: the images in [0, 1] that are classified, shape (b, c, h, w).
+            seen: the images that the decision is made on, mostly x itself; its log-odds are returned.
+            form: one of `forms`, or "" where nobody is forced.
+            forced: which images are classified in that form, whatever is decided. For the others, where seen is x, the
+                logits are those of the model.
+        """
+        ...
+
+
 def judge(model: nn.Module, x: Images) -> tuple[Logits, PerExample]:
     """Logits and P(clean) of any model; NaN where the model does not tell."""
     if isinstance(model, Detecting):
         return model.detect(x)
     logits = model(x)
     return logits, torch.full((len(x),), float("nan"), device=x.device)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over the class of a network, its weights and its statistics: the same for the same network, wherever it is.
+
+    Settings that are no tensors, such as AW-Net's knob, are not in it.
+    """
+    digest = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__}".encode())
+    for name, t in model.state_dict().items():
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def parameter_count(model: nn.Module) -> int:

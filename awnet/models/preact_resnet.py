@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from awnet.config import setting
+from awnet.errors import Mistake
 from awnet.models.model import MODELS, Architecture
 from awnet.models.resnet import BLOCKS, STRIDES
 from awnet.types import Images, Logits
@@ -49,6 +50,13 @@ class PreActResNetConfig(Architecture):
 
     depth: Literal[18, 34] = 18
     width: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth not in (18, 34):
+            raise Mistake(f"the depth of a pre-activation ResNet is 18 or 34, got {self.depth}")
+        if self.width < 1:
+            raise Mistake(f"the width of a pre-activation ResNet counts channels, expected 1 or more, got {self.width}")
 
     def build(self, *, classes: int, channels: int = 3) -> PreActResNet:
         return PreActResNet(self, classes=classes, channels=channels)

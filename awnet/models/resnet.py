@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from awnet.config import setting
+from awnet.errors import Mistake
 from awnet.models.model import MODELS, Architecture
 from awnet.types import Images, Logits
 
@@ -84,6 +85,13 @@ class ResNetConfig(Architecture):
 
     depth: Literal[10, 18, 34, 50] = 18
     width: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth not in BLOCKS:
+            raise Mistake(f"the depth of a ResNet is one of {', '.join(map(str, BLOCKS))}, got {self.depth}")
+        if self.width < 1:
+            raise Mistake(f"the width of a ResNet counts channels, expected 1 or more, got {self.width}")
 
     def build(self, *, classes: int, channels: int = 3) -> ResNet:
         return ResNet(self, classes=classes, channels=channels)

@@ -19,6 +19,7 @@ from awnet.models.resnet import BasicBlock
 from awnet.types import Images, Logits
 
 STRIDES = (1, 2, 2)
+DEEPEST = 1202  # the deepest in the paper
 
 
 @setting
@@ -35,8 +36,13 @@ class ResNetCifarConfig(Architecture):
     width: int = 16
 
     def __post_init__(self) -> None:
-        if self.depth < 8 or self.depth % 6 != 2:
-            raise Mistake(f"the depth of a CIFAR ResNet is 6n + 2 (20, 32, 44, 56, 110, …), got {self.depth}")
+        super().__post_init__()
+        if not 8 <= self.depth <= DEEPEST or self.depth % 6 != 2:
+            raise Mistake(
+                f"the depth of a CIFAR ResNet is 6n + 2 (20, 32, 44, 56, 110, …, {DEEPEST}), got {self.depth}"
+            )
+        if self.width < 1:
+            raise Mistake(f"the width of a CIFAR ResNet counts channels, expected 1 or more, got {self.width}")
 
     def build(self, *, classes: int, channels: int = 3) -> ResNetCifar:
         return ResNetCifar(self, classes=classes, channels=channels)

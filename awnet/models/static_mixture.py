@@ -8,7 +8,7 @@ confident answers the last word.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import log
+from math import inf, log
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ from awnet.errors import Mistake
 from awnet.models.model import Architecture
 from awnet.models.resnet import ResNetConfig
 from awnet.types import Images, Logits
+
+MOST = 16  # networks in a mixture of mixtures
 
 
 @setting
@@ -38,8 +40,18 @@ class StaticMixtureConfig(Architecture):
     sharpness: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.networks > MOST:
+            raise Mistake(f"a mixture is made of at most {MOST} networks, got {self.networks}")
         if not 0 < self.weight < 1:
             raise Mistake(f"the weight of the clean network must lie between 0 and 1, got {self.weight:g}")
+        if not 0 < self.sharpness < inf:
+            raise Mistake(f"the sharpness of the robust network must be positive and finite, got {self.sharpness:g}")
+
+    @property
+    def networks(self) -> int:
+        """How many it is made of in all, where its two are mixtures themselves."""
+        return sum(part.networks if isinstance(part, StaticMixtureConfig) else 1 for part in (self.clean, self.robust))
 
     def build(self, *, classes: int, channels: int = 3) -> StaticMixture:
         parts = (part.build(classes=classes, channels=channels) for part in (self.clean, self.robust))

@@ -20,6 +20,7 @@ from awnet.types import Images, Logits
 
 STEM = 16  # channels, in every one of them
 STRIDES = (1, 2, 2)
+DEEPEST = 1000  # far beyond any published one
 
 
 @setting
@@ -36,8 +37,13 @@ class WideResNetConfig(Architecture):
     widen: int = 10
 
     def __post_init__(self) -> None:
-        if self.depth < 10 or self.depth % 6 != 4:
-            raise Mistake(f"the depth of a wide residual network is 6n + 4 (10, 16, 22, 28, 34, …), got {self.depth}")
+        super().__post_init__()
+        if not 10 <= self.depth <= DEEPEST or self.depth % 6 != 4:
+            raise Mistake(
+                f"the depth of a wide residual network is 6n + 4 (10, 16, 22, 28, 34, …, {DEEPEST}), got {self.depth}"
+            )
+        if self.widen < 1:
+            raise Mistake(f"a wide residual network is 1 or more times as wide, got widen {self.widen}")
 
     def build(self, *, classes: int, channels: int = 3) -> WideResNet:
         return WideResNet(self, classes=classes, channels=channels)

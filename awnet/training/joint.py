@@ -10,6 +10,7 @@ of the whole batch, a hint that is gone at test time.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 import torch
@@ -45,6 +46,10 @@ class JointConfig(ObjectiveConfig):
     over: ObjectiveConfig = field(default_factory=MTARDConfig)
     inner_branch: Literal["adversarial", "mixture"] = "adversarial"
     type_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.type_weight < inf:
+            raise Mistake(f"type_weight, the weight of the router's own loss, is 0 or more, got {self.type_weight:g}")
 
     @property
     def teachers(self) -> dict[str, str]:

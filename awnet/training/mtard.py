@@ -16,12 +16,14 @@ probability inside the logarithm, which keeps the exact KL finite where it is fi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import nn
 
 from awnet.attacks.pgd import PGD
 from awnet.config import setting
+from awnet.errors import Mistake
 from awnet.losses import KL
 from awnet.threat_model import ThreatModel
 from awnet.training.objective import OBJECTIVES, Losses, Moment, ObjectiveConfig, PairObjective
@@ -54,6 +56,15 @@ class MTARDConfig(ObjectiveConfig):
     balance: float = 1.0
     steps: int = 10
     step_size: float = 1 / 4
+
+    def __post_init__(self) -> None:
+        if not (0 < self.tau < inf and 0 < self.kd_scale < inf):
+            raise Mistake(f"tau and kd_scale must be positive and finite, got {self.tau:g} and {self.kd_scale:g}")
+        if not (0 <= self.weight_lr <= 1 and 0 <= self.balance < inf):
+            raise Mistake(
+                "the two losses are weighed with 0 <= weight_lr <= 1 and a balance of 0 or more, got "
+                f"{self.weight_lr:g} and {self.balance:g}"
+            )
 
     @property
     def teachers(self) -> dict[str, str]:

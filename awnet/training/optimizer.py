@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, inf, pi
 
 import torch
 from torch import nn
@@ -34,8 +34,17 @@ class SGDConfig:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and self.router_lr > 0):
-            raise Mistake(f"learning rates must be positive, got lr {self.lr:g} and router_lr {self.router_lr:g}")
+        if not (0 < self.lr < inf and 0 < self.router_lr < inf):
+            raise Mistake(
+                f"learning rates must be positive and finite, got lr {self.lr:g} and router_lr {self.router_lr:g}"
+            )
+        if not (0 <= self.momentum < 1 and 0 <= self.weight_decay < inf):
+            raise Mistake(
+                "SGD needs 0 <= momentum < 1 and a weight_decay of 0 or more, got "
+                f"{self.momentum:g} and {self.weight_decay:g}"
+            )
+        if self.nesterov and self.momentum == 0:
+            raise Mistake("Nesterov's correction corrects momentum, and momentum is 0; raise it or leave nesterov out")
 
     def build(self, model: nn.Module) -> torch.optim.SGD:
         """An optimiser with one or two groups, each keeping its base rate under "base_lr"."""
@@ -71,6 +80,12 @@ class StepDecay(Schedule):
     milestones: tuple[float, ...] = (0.74, 0.89)
     gamma: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not all(0 <= milestone <= 1 for milestone in self.milestones):
+            raise Mistake(f"milestones are fractions of the epochs, between 0 and 1, got {self.milestones}")
+        if not 0 < self.gamma < inf:
+            raise Mistake(f"gamma, what the learning rate is multiplied by, must be positive, got {self.gamma:g}")
+
     def factor(self, done: float, epoch: float) -> float:
         return self.gamma ** sum(epoch >= milestone - 1e-9 for milestone in self.milestones)
 
@@ -87,6 +102,13 @@ class OneCycle(Schedule):
 
     warm_up: float = 0.25
     start: float = 0.04
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.warm_up <= 1 and 0 <= self.start <= 1):
+            raise Mistake(
+                "warm_up is a share of the steps and start a fraction of the learning rate, both between 0 and 1, got "
+                f"{self.warm_up:g} and {self.start:g}"
+            )
 
     def factor(self, done: float, epoch: float) -> float:
         if done < self.warm_up:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from torch import nn
 
 from awnet.attacks.pgd import PGD
 from awnet.config import setting
+from awnet.errors import Mistake
 from awnet.losses import CrossEntropy
 from awnet.threat_model import ThreatModel
 from awnet.training.objective import OBJECTIVES, Losses, Moment, ObjectiveConfig, PairObjective
@@ -29,6 +31,10 @@ class PGDATConfig(ObjectiveConfig):
     steps: int = 10
     step_size: float = 1 / 4
     clean_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.clean_weight < inf:
+            raise Mistake(f"clean_weight, the weight of the clean loss, is 0 or more, got {self.clean_weight:g}")
 
     def build(self, threat: ThreatModel, teachers: dict[str, nn.Module]) -> PGDAT:
         return PGDAT(self, threat)

@@ -1,13 +1,10 @@
-"""What a person sees of a training: a bar, a line an epoch, TensorBoard's events; and a Ctrl-C that loses nothing."""
+"""What a person sees of a training: a bar, a line an epoch, TensorBoard's events."""
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -17,12 +14,8 @@ from rich.progress import Progress as Bar
 EVERY = 20  # steps between two points of TensorBoard
 
 
-class Interrupt(KeyboardInterrupt):
-    """The user pressed Ctrl-C and the state has been saved; the message says how to go on."""
-
-
 class Progress:
-    """Shows a training while it lasts, and notes the first Ctrl-C instead of raising (a second one raises at once).
+    """Shows a training while it lasts.
 
     Args:
         epochs, steps: of the whole training, and of an epoch.
@@ -32,7 +25,6 @@ class Progress:
     """
 
     def __init__(self, epochs: int, steps: int, *, quiet: bool, out: Path, step: int) -> None:
-        self.interrupted = False
         self._epochs, self._steps, self._step = epochs, steps, step
         self._console = Console(quiet=quiet)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -41,7 +33,6 @@ class Progress:
         self._images = 0
         self._began = time.monotonic()
         self._writer: Any = None
-        self._previous: Any = None
 
     def __enter__(self) -> Progress:
         from torch.utils.tensorboard.writer import SummaryWriter
@@ -49,21 +40,15 @@ class Progress:
         self._writer = SummaryWriter(str(self._out), purge_step=self._step)
         self._bar.__enter__()
         self._task = self._bar.add_task("training", total=self._epochs * self._steps, completed=self._step)
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
         self._bar.__exit__(None, None, None)
         self._writer.close()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        self._console.print("stopping after this step; press Ctrl-C again to stop at once and lose it")
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._console.print(text)
 
     def advance(self, images: int, means: dict[str, float]) -> None:
         """After a step: how many images it had, and the epoch's means so far."""

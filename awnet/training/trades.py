@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from torch import Tensor, nn
 
 from awnet.attacks.pgd import PGD
 from awnet.config import setting
+from awnet.errors import Mistake
 from awnet.losses import KL, CrossEntropy
 from awnet.threat_model import ThreatModel
 from awnet.training.objective import OBJECTIVES, Losses, Moment, ObjectiveConfig, PairObjective
@@ -32,6 +34,10 @@ class TRADESConfig(ObjectiveConfig):
     beta: float = 6.0
     steps: int = 10
     step_size: float = 0.007 / 0.031
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta < inf:
+            raise Mistake(f"beta, the weight of stability in TRADES, is 0 or more, got {self.beta:g}")
 
     def build(self, threat: ThreatModel, teachers: dict[str, nn.Module]) -> TRADES:
         return TRADES(self, threat)

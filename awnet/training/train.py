@@ -4,28 +4,32 @@ than its weights and the place where it stopped, and comes to the same weights b
 from __future__ import annotations
 
 import csv
-import os
+import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
+from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from awnet.checkpoint import read_state, replace_folder, save_state, whole_folder
+from awnet.checkpoint import read_state, save_state
 from awnet.config import setting
 from awnet.data.loader import Loader
 from awnet.errors import Mistake
+from awnet.folders import replace_file, replace_folder, whole_folder
+from awnet.interrupt import CtrlC, Interrupt
 from awnet.noise import fold
 from awnet.training.ema import EMA, fit_statistics
 from awnet.training.objective import Losses, Moment, Objective
 from awnet.training.optimizer import Schedule, SGDConfig, StepDecay
-from awnet.training.progress import Interrupt, Progress
+from awnet.training.progress import Progress
 
 
 @setting
@@ -68,14 +72,28 @@ class TrainingConfig:
                 "training needs epochs >= 1, batch_size >= 2, validate_every >= 1 and 0 <= ema < 1; got "
                 f"{self.epochs}, {self.batch_size}, {self.validate_every} and {self.ema:g}"
             )
+        if not (0 <= self.eps_warm_up <= 1 and 0 <= self.clip < inf):
+            raise Mistake(
+                "eps_warm_up is a share of the training between 0 and 1, and clip a norm of 0 (none) or more, got "
+                f"{self.eps_warm_up:g} and {self.clip:g}"
+            )
+        if self.statistics_images < 1 or not self.save_seconds >= 0:
+            raise Mistake(
+                "training needs statistics_images >= 1 and save_seconds >= 0, got "
+                f"{self.statistics_images} and {self.save_seconds:g}"
+            )
 
 
 class Validation(NamedTuple):
-    """Accuracies in [0, 1] on images that are not trained on, and the score by which the best checkpoint is chosen."""
+    """Accuracies in [0, 1] on images that are not trained on, and the score by which the best checkpoint is chosen.
+
+    `about` is what else was found there and is kept with the checkpoint.
+    """
 
     clean: float
     robust: float
     score: float
+    about: Mapping[str, Any] = MappingProxyType({})
 
 
 class Step(nn.Module):
@@ -136,7 +154,8 @@ def train(
     steps = len(loader)
     # what the network itself may draw (dropout) comes from torch's generator, seeded anew at each step
     drawn = torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else [])
-    with Progress(config.epochs, steps, quiet=quiet, out=out, step=place.epoch * steps + place.step) as progress, drawn:
+    progress = Progress(config.epochs, steps, quiet=quiet, out=out, step=place.epoch * steps + place.step)
+    with progress, CtrlC(progress.say) as ctrl_c, drawn:
 
         def broken(what: str, step: int) -> Mistake:
             return Mistake(
@@ -148,9 +167,9 @@ def train(
             if not all(p.isfinite().all() for p in model.parameters()):
                 raise broken("weights are no numbers any more", place.step)
 
-        def keep(shown: nn.Module) -> None:
+        def keep(shown: nn.Module, found: Mapping[str, Any] = MappingProxyType({})) -> None:
             state = _state(place, model, objective, optimizer, ema)
-            about = {"history": place.history, "epoch": place.epoch}
+            about = {"history": place.history, "epoch": place.epoch, **found}
 
             def write(folder: Path) -> None:
                 save(folder, shown, about)
@@ -184,18 +203,18 @@ def train(
                     raise broken(f"the loss is {row['loss'].item()}", place.step + 1)
                 place.add(row)
                 progress.advance(len(batch.y), place.means())
-                if progress.interrupted or time.monotonic() - last_save > config.save_seconds:
+                if ctrl_c.pressed or time.monotonic() - last_save > config.save_seconds:
                     check_weights()
                     keep(ema.model if ema else model)
                     last_save = time.monotonic()
-                    if progress.interrupted:
+                    if ctrl_c.pressed:
                         raise Interrupt(
                             f"stopped in epoch {place.epoch + 1}; saved in {out}; --resume goes on from there"
                         )
             row = {"epoch": place.epoch + 1, **place.means()}
             check_weights()
             torch.manual_seed(fold(seed, place.epoch * steps + place.step, 1))
-            candidate = ema.model if ema else model
+            candidate, about = ema.model if ema else model, {}
             if (place.epoch + 1) % config.validate_every == 0 or place.epoch + 1 == config.epochs:
                 if ema:
                     candidate = deepcopy(ema.model)  # so that the average itself stays what a resume finds
@@ -203,6 +222,7 @@ def train(
                     batches = list(islice(loader.epoch(config.epochs), count))  # of an epoch that is never trained on
                     fit_statistics(candidate, objective, batches, fold(seed, -1))
                 found = validate(candidate)
+                about = found.about
                 row.update(validation_clean=found.clean, validation_robust=found.robust, validation_score=found.score)
                 best = found.score > place.best
                 place.best = max(place.best, found.score)
@@ -210,10 +230,10 @@ def train(
                 best = False
             place.next_epoch(row)
             if best:
-                about = {"history": place.history, "epoch": place.epoch}
-                replace_folder(out / "best", lambda folder: save(folder, candidate, about))  # noqa: B023
+                said = {"history": place.history, "epoch": place.epoch, **about}
+                replace_folder(out / "best", lambda folder: save(folder, candidate, said))  # noqa: B023
             _write_csv(out / "log.csv", place.history)
-            keep(candidate)
+            keep(candidate, about)
             last_save = time.monotonic()
             progress.epoch(row)
     return place.history
@@ -269,17 +289,23 @@ def _restore(folder: Path, model: nn.Module, objective: Objective, optimizer: An
         optimizer.load_state_dict(saved)
         if ema:
             ema.model.load_state_dict(state["ema"])
-        return _Place(**{**state["place"], "best": float(state["place"]["best"])})
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        place = _Place(**{**state["place"], "best": float(state["place"]["best"])})
+        if not all(type(count) is int and count >= 0 for count in (place.epoch, place.step)):
+            raise ValueError(f"epoch {place.epoch} and step {place.step} are no counts")
+        if not all(isinstance(row, dict) for row in place.history):
+            raise ValueError("its history is none")
+        if not all(t.numel() == 1 for t in place.sums.values()):
+            raise ValueError("its sums are no numbers")
+        return place
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise Mistake(f"the training state in {folder} does not fit this experiment: {error}") from None
 
 
 def _write_csv(path: Path, history: list[dict[str, float]]) -> None:
     """The whole log anew, so that a resumed run's log is that of the uninterrupted one."""
     names = list(dict.fromkeys(name for row in history for name in row))
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-    os.replace(part, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    replace_file(path, text.getvalue())

@@ -9,6 +9,7 @@ import resource
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,9 +148,12 @@ def test_a_full_disk_is_a_mistake(config, cache):
     assert not [path for path in (cache / "data").iterdir() if path.is_dir()]
 
 
-def test_too_little_room_is_a_mistake_before_anything_is_written(config, decodes):
-    with pytest.raises(Mistake, match=r"pets decoded to 4000000x4000000 takes .* GB left; choose a smaller image_size"):
-        load(DataConfig(name=config.name, image_size=4_000_000))
+def test_too_little_room_is_a_mistake_before_anything_is_written(config, decodes, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
+    with pytest.raises(
+        Mistake, match=r"pets decoded to 2000x2000 takes 0\.2 GB, .* 0\.1 GB left; choose a smaller image_size"
+    ):
+        load(DataConfig(name=config.name, image_size=2000))
     assert decodes == []
 
 

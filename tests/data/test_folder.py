@@ -30,9 +30,9 @@ def test_without_splits_a_fifth_of_each_class_is_for_tests(tmp_path):
 
 @pytest.mark.parametrize("test", ["test", "val", "valid", "validation"])
 def test_a_test_folder_is_used_under_each_of_its_names(tmp_path, test):
-    class_folders(tmp_path / "pets/train", {"cat": [scan(0), scan(1)], "dog": [scan(2), scan(3)], "owl": [scan(4)]})
+    class_folders(tmp_path / "pets/train", {"cat": [scan(0), scan(1)], "dog": [scan(2), scan(3)], "owl": [scan(4)] * 2})
     class_folders(tmp_path / f"pets/{test}", {"dog/outdoors": [scan(5)], "owl": [scan(6)]})
-    splits = load(DataConfig(name=str(tmp_path / "pets"), validation=1))
+    splits = load(DataConfig(name=str(tmp_path / "pets"), validation=2))
     assert splits.test.classes == ("cat", "dog", "owl") and splits.test.labels.tolist() == [1, 2]
     assert np.array_equal(splits.test.images[0].permute(1, 2, 0), np.asarray(scan(5)))
     assert len(splits.train) == 4

@@ -42,7 +42,7 @@ def test_the_validation_split_is_chosen_by_its_seed_and_the_test_split_is_not():
     assert first.test.fingerprint == other.test.fingerprint != first.train.fingerprint != other.train.fingerprint
 
 
-@pytest.mark.parametrize(("validation", "count"), [(0, 0), (0.1, 144), (0.25, 360), (1, 1), (300, 300), (1e-6, 1)])
+@pytest.mark.parametrize(("validation", "count"), [(0, 0), (0.1, 144), (0.25, 360), (2, 2), (300, 300), (1e-6, 1)])
 def test_the_validation_split_has_the_size_asked_for(validation, count):
     splits = load(DataConfig(validation=validation))
     assert (len(splits.train), len(splits.validation)) == (1438 - count, count)
@@ -99,8 +99,10 @@ def header(width: int, height: int) -> bytes:
 
 
 FIELDS = {
-    "a size below 8": ({"image_size": 7}, "image_size counts pixels a side, expected 8 or more, got 7"),
-    "a fraction above 1": ({"validation": 1.5}, "a fraction below 1 or a number of images, got 1.5"),
+    "a size below 8": ({"image_size": 7}, "image_size counts pixels a side, expected 8 to 8192, got 7"),
+    "an image above 8192": ({"image_size": 8193}, "expected 8 to 8192, got 8193"),
+    "a fraction above 1": ({"validation": 1.5}, "a fraction below 1, or a number of images from 2 up, got 1.5"),
+    "all or one image": ({"validation": 1.0}, "a number of images from 2 up, got 1"),
     "a negative fraction": ({"validation": -0.1}, "got -0.1"),
     "no number": ({"validation": float("nan")}, "got nan"),
     "negative padding": ({"padding": -1}, "padding counts pixels"),

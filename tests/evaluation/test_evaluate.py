@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from awnet.attacks import ATTACKS, PGD, Attack, Engine, fgsm
+from awnet.attacks import APGD, ATTACKS, PGD, Attack, Engine, Suite, fgsm
 from awnet.config import from_json, to_json
 from awnet.data import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation import Record
 from awnet.evaluation.evaluate import evaluate
+from awnet.interrupt import Interrupt
 from awnet.models import AWNet, create
+from awnet.models.model import fingerprint
 from awnet.threat_model import L2, Linf
 from models.randomised import unsettle
 from training.tiny import CLASSES, DYNAMIC, dataset, own
@@ -42,7 +46,7 @@ def model() -> nn.Module:
     return model
 
 
-def judged(model: nn.Module, attacks: Mapping[str, Attack] = BOTH, data: Dataset = DATA, **more: Any) -> Record:
+def judged(model: nn.Module, attacks: Mapping[str, Attack | Suite] = BOTH, data: Dataset = DATA, **more: Any) -> Record:
     return evaluate(model, data, attacks, **{"threat": THREAT, "engine": ENGINE, **more})
 
 
@@ -96,14 +100,19 @@ def test_what_the_record_says_of_itself(model):
     record = judged(model, attacks, label="mine", front="family", about={"checkpoint": "runs/x", "knob": None}, seed=5)
     assert (record.label, record.front) == ("mine", "family")
     assert record.model == {
-        "parameters": sum(p.numel() for p in model.parameters()), "class": "Own", "checkpoint": "runs/x", "knob": None
-    }  # fmt: skip
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "class": "Own",
+        "fingerprint": fingerprint(model),
+        "checkpoint": "runs/x",
+        "knob": None,
+    }
     assert record.data == {
         "name": "bands", "split": "test", "n": 21, "limit": None, "shape": [1, 8, 8], "fingerprint": DATA.fingerprint
     }  # fmt: skip
     assert record.classes == ("a", "b", "c")
     threat = dict(record.threat)
     assert threat.pop("text") == "Linf 0.15" and from_json(threat) == THREAT
+    assert record.planned == ("fgsm", "cw-inf")
     assert record.run["seed"] == 5 and from_json(record.run["engine"]) == ENGINE
     for name, attack in attacks.items():
         assert from_json(record.attacks[name].settings) == attack
@@ -187,68 +196,203 @@ def test_how_many_samples(samples, kept, model):
     assert (0 if found is None else len(found.positions)) == kept
 
 
-def test_each_attack_is_kept_when_it_is_done(model):
+def test_each_attack_is_kept_when_it_is_done(model, monkeypatch, tmp_path):
     kept, progress = [], []
-    record = judged(
-        model, keep=lambda r: kept.append(list(r.attacks)), progress=lambda name, n: progress.append((name, n))
-    )
+    save = Record.save
+
+    def noted(record, folder):
+        save(record, folder)
+        kept.append(list(Record.load(folder).attacks))
+
+    monkeypatch.setattr(Record, "save", noted)
+    record = judged(model, out=tmp_path / "out", progress=lambda name, n: progress.append((name, n)))
     assert kept == [["fgsm"], ["fgsm", "pgd"]] == [kept[0], list(record.attacks)]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"record.json", "record.safetensors", ".lock"}
     for name in BOTH:
         counts = [n for each, n in progress if each == name]
         assert counts == sorted(counts) and counts[-1] == 21
 
 
 class Counting:
-    """Which attacks were run."""
+    """Which attacks were run, and how often the model was asked in each."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ran: list[Any] = []
+        self.turns: list[int] = []
         run = Engine.run
 
-        def noted(engine, attack, *args, **kwargs):
+        def noted(engine, attack, *args, watch, **kwargs):
             self.ran.append(attack)
-            return run(engine, attack, *args, **kwargs)
+            self.turns.append(0)
+
+            def counting(sweep):
+                self.turns[-1] += 1
+                watch(sweep)
+
+            return run(engine, attack, *args, watch=counting, **kwargs)
 
         monkeypatch.setattr(Engine, "run", noted)
 
 
-def test_known_results_are_not_run_again(model, monkeypatch, tmp_path):
+def same(one: Record, two: Record) -> bool:
+    """Every answer and cost, in the same order; the samples too."""
+    arrays = ("correct", "prediction", "forwards", "backwards")
+    assert one.samples is not None and two.samples is not None
+    return (
+        list(one.attacks) == list(two.attacks)
+        and all(
+            torch.equal(getattr(one.attacks[name], array), getattr(two.attacks[name], array))
+            for name in one.attacks
+            for array in arrays
+        )
+        and one.samples.attack == two.samples.attack
+        and torch.equal(one.samples.x_adv, two.samples.x_adv)
+    )
+
+
+def test_what_was_found_is_not_run_again(model, monkeypatch, tmp_path):
     whole = judged(model)
-    judged(model, {"pgd": PGD_3}).save(tmp_path)
+    judged(model, {"fgsm": BOTH["fgsm"]}, out=tmp_path)
     counting = Counting(monkeypatch)
-    record = judged(model, known=Record.load(tmp_path))
-    assert counting.ran == [BOTH["fgsm"]]
-    for name in BOTH:
-        for array in ("correct", "prediction", "forwards", "backwards"):
-            assert torch.equal(getattr(record.attacks[name], array), getattr(whole.attacks[name], array))
-    assert list(record.attacks) == list(BOTH)
-    assert record.samples is not None and whole.samples is not None and record.samples.attack == whole.samples.attack
-    assert torch.equal(record.samples.x_adv, whole.samples.x_adv)
-    judged(model, known=record)
+    assert same(judged(model, out=tmp_path, resume=True), whole)
+    assert counting.ran == [BOTH["pgd"]]
+    assert same(judged(model, out=tmp_path, resume=True), whole)
+    assert same(Record.load(tmp_path), whole)
     assert len(counting.ran) == 1
 
 
-def test_an_attack_with_other_settings_is_not_known(model, monkeypatch):
-    known = judged(model, {"pgd": PGD(threat=THREAT, steps=2)})
-    counting = Counting(monkeypatch)
-    judged(model, {"pgd": PGD_3}, known=known)
-    assert counting.ran == [PGD_3]
+def test_an_attack_is_added_to_what_was_found(model, tmp_path):
+    judged(model, {"pgd": PGD_3}, out=tmp_path)
+    judged(model, {"fgsm": BOTH["fgsm"]}, out=tmp_path, resume=True)
+    assert list(Record.load(tmp_path).attacks) == ["pgd", "fgsm"]
 
 
-@pytest.mark.parametrize("other", ["seed", "examples", "engine", "model"])
-def test_the_record_of_something_else_is_not_known(other, model, monkeypatch):
-    """Its results would stand beside those of other examples, or of another network."""
-    known = {
-        "seed": lambda: judged(model, seed=1),
-        "examples": lambda: judged(model, data=dataset(21, split="test", seed=5)),
-        "engine": lambda: judged(model, engine=Engine(batch_size=4)),
-        "model": lambda: judged(own(7)),
-    }[other]()
-    expected = judged(model)
+def test_an_attack_with_other_settings_is_run_again(model, monkeypatch, tmp_path):
+    judged(model, {"pgd": PGD(threat=THREAT, steps=2)}, out=tmp_path)
     counting = Counting(monkeypatch)
-    record = judged(model, known=known)
-    assert len(counting.ran) == 2
-    assert torch.equal(record.worst, expected.worst)
+    record = judged(model, {"pgd": PGD_3}, out=tmp_path, resume=True)
+    assert counting.ran == [PGD_3] and record.attacks["pgd"].settings == to_json(PGD_3)
+
+
+@pytest.mark.parametrize("other", ["seed", "images", "engine", "network", "knob", "threat model"])
+def test_a_folder_holds_one_evaluation(other, model, tmp_path):
+    """Results of other examples, or of another network, must not stand beside one another."""
+    about = {"knob": {"p_max": 1}}
+    judged(model, out=tmp_path, about=about)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    attempts: dict[str, Callable[[bool], Record]] = {
+        "seed": lambda resume: judged(model, seed=1, about=about, out=tmp_path, resume=resume),
+        "images": lambda resume: judged(
+            model, data=dataset(21, split="test", seed=5), about=about, out=tmp_path, resume=resume
+        ),
+        "engine": lambda resume: judged(model, engine=Engine(batch_size=4), about=about, out=tmp_path, resume=resume),
+        "network": lambda resume: judged(own(7), about=about, out=tmp_path, resume=resume),
+        "knob": lambda resume: judged(model, about={"knob": {"p_max": 0.5}}, out=tmp_path, resume=resume),
+        "threat model": lambda resume: judged(model, threat=Linf(0.2), about=about, out=tmp_path, resume=resume),
+    }
+    said = "network" if other == "knob" else other
+    for resume in (True, False):
+        with pytest.raises(Mistake, match=f"another evaluation .*{said}.*choose another --out"):
+            attempts[other](resume)
+    with pytest.raises(Mistake, match="already; --resume"):
+        judged(model, about=about, out=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class Stop(Exception):
+    """A crash."""
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attack", [PGD_3, BREAKS], ids=["goes on", "stops"])
+def test_goes_on_from_the_step_where_it_was(attack, precision, model, monkeypatch, tmp_path):
+    engine = Engine(batch_size=8, precision=precision)
+    whole = judged(model, {"pgd": attack}, engine=engine)
+    counting = Counting(monkeypatch)
+    judged(model, {"pgd": attack}, engine=engine)
+    turns = counting.turns[-1]
+    for turn in range(1, turns):
+        out = tmp_path / str(turn)
+
+        def crash(name, finished, turn=turn):
+            if counting.turns[-1] == turn + 1:
+                raise Stop
+
+        with pytest.raises(Stop):
+            judged(model, {"pgd": attack}, engine=engine, out=out, save_seconds=0, progress=crash)
+        with pytest.raises(Mistake, match="under way; --resume"):
+            judged(model, {"pgd": attack}, engine=engine, out=out)
+        record = judged(model, {"pgd": attack}, engine=engine, out=out, resume=True)
+        assert same(record, whole), turn
+        assert counting.turns[-1] == turns - turn, "nothing is done twice"
+
+
+def test_the_journal_of_something_else_is_passed_over(model, tmp_path):
+    def crash(name, finished):
+        if finished:
+            raise Stop
+
+    with pytest.raises(Stop):
+        judged(own(7), {"pgd": PGD_3}, out=tmp_path, save_seconds=0, progress=crash)
+    assert (tmp_path / "journal").exists()
+    assert same(judged(model, {"pgd": PGD_3}, out=tmp_path, resume=True), judged(model, {"pgd": PGD_3}))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(model, monkeypatch, tmp_path):
+    def press(name, finished):
+        if counting.turns == [4]:
+            signal.raise_signal(signal.SIGINT)
+
+    counting = Counting(monkeypatch)
+    with pytest.raises(Interrupt, match=r"stopped in pgd after 8 images; saved in .*; --resume goes on"):
+        judged(model, {"pgd": PGD_3}, out=tmp_path, progress=press)
+    assert same(judged(model, {"pgd": PGD_3}, out=tmp_path, resume=True), judged(model, {"pgd": PGD_3}))
+    assert counting.turns[1] == counting.turns[2] - 4
+
+
+SUITE = Suite(members=(("pgd", replace(BREAKS, steps=1)), ("apgd-ce", APGD(threat=THREAT, steps=8))))
+
+
+def test_a_suite_is_one_attack_whose_members_are_told_apart(model):
+    told: list[str] = []
+    record = judged(model, {"aa": SUITE}, seed=2, progress=lambda name, finished: told.append(name))
+    outcome, result = ENGINE.run(SUITE, model, DATA, seed=2), record.attacks["aa"]
+    assert list(record.attacks) == ["aa"] and result.members is not None
+    assert result.members.names == ("pgd", "apgd-ce") and torch.equal(result.members.broken_by, outcome.broken_by)
+    assert torch.equal(result.members.spent, outcome.spent) and torch.equal(result.correct, outcome.correct)
+    assert outcome.broken_by.unique().tolist() == [-1, 0, 1]
+    assert list(dict.fromkeys(told)) == ["aa: pgd", "aa: apgd-ce"]
+    assert from_json(result.settings, Suite) == SUITE
+    assert judged(model).attacks["pgd"].members is None
+
+
+@pytest.mark.parametrize("member", SUITE.names)
+def test_a_suite_goes_on_in_the_middle_of_a_member(member: str, model, tmp_path):
+    def crash(name, finished):
+        turns.append(name)
+        if turns.count(f"aa: {member}") == 4:
+            raise Stop
+
+    turns: list[str] = []
+    with pytest.raises(Stop):
+        judged(model, {"aa": replace(SUITE)}, out=tmp_path, save_seconds=0, progress=crash)
+    assert (tmp_path / "journal").exists()
+    again: list[str] = []
+    record = judged(model, {"aa": SUITE}, out=tmp_path, resume=True, progress=lambda name, finished: again.append(name))
+    assert same(record, judged(model, {"aa": SUITE})) and again[0] == f"aa: {member}"
+
+
+def test_a_damaged_journal(model, tmp_path):
+    def crash(name, finished):
+        if finished:
+            raise Stop
+
+    with pytest.raises(Stop):
+        judged(model, {"pgd": PGD_3}, out=tmp_path, save_seconds=0, progress=crash)
+    file = tmp_path / "journal" / "training.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(Mistake, match="journal"):
+        judged(model, {"pgd": PGD_3}, out=tmp_path, resume=True)
 
 
 def test_a_model_that_tells_the_type():

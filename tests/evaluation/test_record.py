@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from awnet.errors import Mistake
-from awnet.evaluation import Record, Result, Samples
+from awnet.evaluation import Members, Record, Result, Samples
 
 N = 7
 
@@ -45,6 +45,7 @@ def record(**changes: Any) -> Record:
         labels=torch.ones(N, dtype=torch.int64),
         clean=result("1111110"),
         attacks={"pgd-sat": result("1101000", {"kind": "PGD", "kappa": "inf"}), "cw.inf": result("1010000")},
+        planned=("pgd-sat", "cw.inf", "square"),
         samples=Samples(
             attack="pgd-sat", positions=torch.tensor([2, 4]), x=torch.rand(2, 3, 8, 8), x_adv=torch.rand(2, 3, 8, 8)
         ),
@@ -55,7 +56,7 @@ def record(**changes: Any) -> Record:
 def same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor):
         return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
-    if isinstance(a, (Record, Result, Samples)):
+    if isinstance(a, (Record, Result, Samples, Members)):
         return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
@@ -81,6 +82,48 @@ def test_comes_back_bit_for_bit(changes, tmp_path):
     again.save(tmp_path / "again")
     for name in ("record.json", "record.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "deep/folder" / name).read_bytes()
+
+
+def suite() -> Result:
+    """The result of two attacks that took turns."""
+    spent = torch.tensor([[1, 0], [90, 90]])[torch.randint(2, (2, N))].transpose(0, 1).contiguous()
+    broken_by = torch.tensor([-1, 1, 0, -1, 1, 1, -1])
+    return replace(result("1001001"), members=Members(names=("apgd-ce", "square"), broken_by=broken_by, spent=spent))
+
+
+def test_what_the_attacks_of_a_suite_did_comes_back(tmp_path):
+    saved = record(attacks={"aa": suite(), "pgd": result("1101000")}, samples=None)
+    saved.save(tmp_path)
+    assert same(saved, Record.load(tmp_path))
+    members, told = saved.attacks["aa"].members, json.loads((tmp_path / "record.json").read_text())
+    assert members is not None
+    assert told["results"]["attacks.aa"]["members"] == [
+        {
+            "name": name,
+            "broke": (1, 3)[place],
+            "forwards": int(members.spent[:, place, 0].sum()),
+            "backwards": int(members.spent[:, place, 1].sum()),
+        }
+        for place, name in enumerate(("apgd-ce", "square"))
+    ]
+    assert "members" not in told["results"]["attacks.pgd"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"broken_by": torch.tensor([-1, 2, 0, -1, 1, 1, -1])},
+        {"broken_by": torch.tensor([-1, 1])},
+        {"spent": torch.zeros(N, 3, 2, dtype=torch.int64)},
+    ],
+    ids=["no such attack", "too few", "another shape"],
+)
+def test_a_suite_that_cannot_have_been_run(wrong: dict[str, Tensor], tmp_path):
+    found = suite()
+    assert found.members is not None
+    record(attacks={"aa": replace(found, members=replace(found.members, **wrong))}, samples=None).save(tmp_path)
+    with pytest.raises(Mistake, match="what its 2 attacks did is not told for each of 7 examples"):
+        Record.load(tmp_path)
 
 
 def test_arrays_that_are_one_and_the_same(tmp_path):
@@ -118,6 +161,17 @@ def test_the_json_is_for_people(tmp_path):
     assert about["summary"]["worst case"] == pytest.approx(1 / 7, abs=1e-6)
     assert about["results"]["attacks.pgd-sat"]["settings"]["kind"] == "PGD"
     assert set(load_file(tmp_path / "record.safetensors")) >= {"ids", "labels", "clean.correct", "samples.x_adv"}
+
+
+def test_an_older_record_that_says_less_is_read(tmp_path):
+    record(planned=()).save(tmp_path)
+    file = tmp_path / "record.json"
+    about = json.loads(file.read_text())
+    del about["planned"]
+    assert "omega" not in about["results"]["clean"]
+    file.write_text(json.dumps(about))
+    again = Record.load(tmp_path)
+    assert again.planned == () and again.clean.omega == {}
 
 
 def test_a_record_replaces_another(tmp_path):
@@ -165,7 +219,7 @@ def test_damaged_files(file, how, tmp_path):
     ("changes", "sentence"),
     [
         ({"format": 2}, "has format 2, this version reads 1"),
-        ({"format": None}, "damaged"),
+        ({"format": None}, "has format None"),
         ({"results": None}, "damaged"),
         ({"results": []}, "damaged"),
         ({"results": {}}, "damaged"),

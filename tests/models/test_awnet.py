@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from awnet.errors import Mistake
-from awnet.models import MODELS, AWNet, AWNetConfig, Branch, Knob, ResNetConfig, RouterConfig, Routing, create
+from awnet.models import MODELS, AWNet, AWNetConfig, Branch, Deciding, Knob, ResNetConfig, RouterConfig, Routing, create
 from awnet.models.dynamic_conv import DynamicConv2d, filters_per_image
 from awnet.models.mix_batch_norm import MixBatchNorm2d, MixConv2d, Route
 from awnet.models.router import tapped
@@ -503,3 +503,61 @@ def test_narrow_keeps_the_settings():
     narrow = config.narrow()
     assert narrow == replace(config, base=ResNetConfig(depth=34, width=8), router=narrow.router)
     assert narrow.router == RouterConfig(backbone=ResNetConfig(width=8), taps="blocks")
+
+
+# --- what an attacker is offered ---
+
+
+def test_a_decision_that_nobody_forces_is_the_model():
+    x = images().float()
+    model = awnet(x.double(), depth=10, knob=Knob(type_bias=0.3, p_max=0.8)).float()
+    assert isinstance(model, Deciding)
+    logits, log_odds = model.decide(x, x)
+    assert torch.equal(logits, model(x))
+    assert equal(model.decide(x, x, "clean", torch.zeros(4, dtype=torch.bool)).logits, logits)
+    assert equal((log_odds - 0.3).sigmoid().double(), model.detect(x)[1].double())
+
+
+def test_each_frozen_form_is_the_network_with_that_in_place_of_the_decision():
+    x = images()
+    model = awnet(x, depth=10, knob=Knob(p_max=0.6))
+    routing, everybody = model.run(x).routing, torch.ones(4, dtype=torch.bool)
+    forced = {form: model.decide(x, x, form, everybody).logits for form in model.forms}
+    p = {"clean": 0.6, "half": 0.3, "adversarial": 0.0}
+    for form, weight in p.items():
+        weights = torch.full((4,), weight, dtype=x.dtype)
+        assert equal(forced[form], model.classify(x, routing, Branch.MIXTURE, p=weights)), form
+    assert equal(forced["adversarial"], model(x, Branch.ADVERSARIAL))
+    assert equal(forced["unmodulated"], model.turned(Knob(p_max=0.6, omega=False))(x))
+    assert equal(forced["detached"], model(x))
+    assert "unmodulated" not in model.turned(Knob(omega=False)).forms
+
+
+def test_images_are_forced_one_by_one():
+    x = images()
+    model = awnet(x, depth=10)
+    forced = torch.tensor([True, False, True, False])
+    for form in model.forms:
+        some, all_ = model.decide(x, x, form, forced).logits, model.decide(x, x, form, forced | True).logits
+        assert equal(some[forced], all_[forced]) and equal(some[~forced], model(x)[~forced]), form
+
+
+def test_the_decision_may_look_at_another_image():
+    x, seen = images().requires_grad_(), images()
+    model = awnet(x.detach(), depth=10)
+    logits, log_odds = model.decide(x, seen)
+    assert equal(logits, model.classify(x, model.run(seen).routing, Branch.MIXTURE))
+    assert equal(log_odds, model.knob.log_odds(model.run(seen).routing))
+
+
+def test_the_detached_form_denies_the_gradient_of_the_decision():
+    """omega still follows the image; with it off, the gradient is that of the experts at a fixed weight."""
+    x = images().requires_grad_()
+    model = awnet(x.detach(), depth=10, knob=Knob(omega=False))
+    (gradient,) = torch.autograd.grad(
+        model.decide(x, x, "detached", torch.ones(4, dtype=torch.bool)).logits[:, 0].sum(), x
+    )
+    routing = model.run(x.detach()).routing
+    (fixed,) = torch.autograd.grad(model.classify(x, routing, Branch.MIXTURE)[:, 0].sum(), x)
+    (full,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    assert equal(gradient, fixed) and not equal(gradient, full)

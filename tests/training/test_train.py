@@ -24,13 +24,14 @@ from awnet.config import from_json, to_json
 from awnet.data import Loader
 from awnet.data.augment import Augment
 from awnet.errors import Mistake
+from awnet.interrupt import Interrupt
 from awnet.models import create
 from awnet.noise import fold
 from awnet.threat_model import Linf
 from awnet.training import JointConfig, MTARDConfig, PGDATConfig, StandardConfig, TRADESConfig, TrainingConfig, train
 from awnet.training.objective import Losses, Moment, Objective
 from awnet.training.optimizer import Constant, OneCycle, SGDConfig
-from awnet.training.progress import Interrupt, Progress
+from awnet.training.progress import Progress
 from awnet.training.train import Validation
 from training import curves
 from training.tiny import CLASSES, DYNAMIC, NARROW, dataset, own, teachers
@@ -331,7 +332,8 @@ def stop_after(monkeypatch, *steps: int) -> None:
 
     def stopping(self, images, means):
         advance(self, images, means)
-        self.interrupted = self._step in steps
+        if self._step in steps:
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Progress, "advance", stopping)
 
@@ -510,7 +512,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from awnet.training.optimizer import Constant
-from awnet.training.progress import Interrupt
+from awnet.interrupt import Interrupt
 from training.test_train import SHORT, go, planted
 
 def validate(model):
