@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -227,9 +228,10 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
+    if not path.is_file():  # opening a pipe would wait for ever
+        what = "it is no file" if os.path.lexists(path) else "there is no such file"
+        raise Mistake(f"cannot read the weights in {path}: {what}")
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise ValueError("it is no file" if path.exists() else "there is no such file")
         yield
     except (OSError, SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise Mistake(f"cannot read the weights in {path}: {error}; is the file complete?") from None
@@ -292,6 +294,6 @@ def read_state(folder: Path) -> dict[str, Any]:
         return [join(v) for v in value] if isinstance(value, list) else value
 
     try:
-        return join(about["state"])
-    except (KeyError, TypeError) as error:
+        return {name: join(value) for name, value in about["state"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
         raise Mistake(f"the training state in {folder} is damaged: {error} is missing") from None

@@ -66,7 +66,7 @@ class Evaluate:
     """Which attacks (awnet list attacks)."""
     eps: float | None = None
     """The radius, such as 8/255; that of its training by default."""
-    norm: Literal["linf", "l2"] | None = None
+    norm: Literal["linf", "l2", "l1"] | None = None
     """The norm of the threat model; that of its training by default."""
     limit: int | None = None
     """A seeded subset of so many images."""
@@ -233,7 +233,7 @@ def evaluate(argv: Sequence[str]) -> None:
     from awnet.config import from_json
     from awnet.evaluation.evaluate import evaluate as attack_all
     from awnet.report.tables import rich_table
-    from awnet.threat_model import L2, Linf, ThreatModel
+    from awnet.threat_model import L1, L2, Linf, ThreatModel
 
     options = _parse(Evaluate, argv, "awnet evaluate")
     model, about = _load(options.checkpoint, options.device)
@@ -241,7 +241,7 @@ def evaluate(argv: Sequence[str]) -> None:
     model, knob = _turned(model, options)
     threat: ThreatModel = from_json(about["threat"], ThreatModel, "threat")
     if options.norm or options.eps is not None:
-        norm = {"linf": Linf, "l2": L2}[options.norm] if options.norm else type(threat)
+        norm = {"linf": Linf, "l2": L2, "l1": L1}[options.norm] if options.norm else type(threat)
         if options.norm and norm is not type(threat) and options.eps is None:
             raise Mistake(f"the norm is changed from {threat}: give its eps too")
         threat = norm(threat.eps if options.eps is None else options.eps)
@@ -328,7 +328,7 @@ def predict(argv: Sequence[str]) -> None:
                 "image": str(path),
                 "class": about["classes"][int(index[i])],
                 "probability": round(float(probability[i]), 4),
-                "p_adversarial": round(1 - float(p_clean[i]), 4) if told else None,
+                "p_adversarial": float(f"{1 - float(p_clean[i]):.4g}") if told else None,
                 "looks_attacked": alarms if told and points else None,
             }
         )
@@ -338,7 +338,7 @@ def predict(argv: Sequence[str]) -> None:
         return
     table = Table("image", "class", "probability", "P(adversarial)", "looks attacked", box=None)
     for row in rows:
-        p = "not told" if row["p_adversarial"] is None else f"{row['p_adversarial']:.3f}"
+        p = "not told" if row["p_adversarial"] is None else f"{row['p_adversarial']:.2g}"
         names = (escape(row[key]) for key in ("image", "class"))  # in brackets they would be taken for styles
         table.add_row(*names, f"{row['probability']:.3f}", p, _verdict(row["looks_attacked"]))
     Console().print(table)
@@ -361,7 +361,7 @@ def _what_it_means(points: Sequence[OperatingPoint]) -> str:
         )
     words = "yes", "perhaps"
     said = [
-        f"“{word}” below P(clean) = {p.threshold:.3g}, where {p.false_alarms:.0%} of clean images are called attacked wrongly"
+        f"“{word}” above P(adversarial) = {1 - p.threshold:.2g}, as {p.false_alarms:.0%} of clean images are, wrongly"
         for word, p in zip(words, points, strict=False)
     ]
     return (
@@ -382,7 +382,7 @@ def mix(argv: Sequence[str]) -> None:
     (clean, about_clean), (robust, about) = (_load(path, "cpu") for path in (options.clean, options.robust))
     for what in ("classes", "shape"):
         if about_clean[what] != about[what]:
-            raise Mistake(f"the two networks have different {what}: {about_clean[what]} and {about[what]}")
+            raise Mistake(f"the two networks have different {what}: {_few(about_clean[what])} and {_few(about[what])}")
     parts = (from_json(a["architecture"], Architecture, "architecture") for a in (about_clean, about))
     if options.out.exists():
         raise Mistake(f"{options.out} is there already; choose another --out, or remove it")
@@ -652,6 +652,10 @@ def _label(about: dict[str, Any], checkpoint: Path, knob: dict[str, Any] | None)
     usual = {"kind": "Knob", "type_bias": 0.0, "p_max": 1.0, "omega": True}
     turned = [f"{key}={value:g}" for key, value in (knob or {}).items() if value != usual[key]]
     return " ".join([name, *turned])
+
+
+def _few(names: Sequence[Any]) -> str:
+    return ", ".join(map(str, names[:5])) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
 
 
 def _beside(checkpoint: Path) -> Path:

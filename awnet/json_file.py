@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ def read_json(path: Path) -> dict[str, Any]:
         Mistake: where there is no such file, it is no JSON object, or what is in it is beyond what any writer means: 64
             levels of nesting, whole numbers of 64 bits, text that is no Unicode.
     """
+    if not path.is_file():  # reading a pipe would wait for ever, a device never end
+        raise Mistake(f"cannot read {path}: {'it is no file' if os.path.lexists(path) else 'there is no such file'}")
     try:
-        if not path.is_file():  # reading a pipe would wait for ever, a device never end
-            raise ValueError("it is no file" if path.exists() else "there is no such file")
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it has more than {LARGEST:,} bytes")
         data = json.loads(path.read_text(encoding="utf-8"))

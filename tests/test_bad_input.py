@@ -86,6 +86,21 @@ def no_sets(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("AWNET_DATA_DIR", "/nowhere/at/all")
 
 
+def held(patch: pytest.MonkeyPatch) -> None:
+    """Whatever folder is asked for, another process works in it."""
+    from filelock import FileLock, Timeout
+
+    def acquire(lock: FileLock, *args: object, **more: object) -> None:
+        raise Timeout(str(lock.lock_file))
+
+    patch.setattr("awnet.folders.FileLock.acquire", acquire)
+
+
+def evaluated(place: Path) -> None:
+    """The evaluation is there already."""
+    main([part.replace("RUN", str(place / "run")).replace("PLACE", str(place)) for part in EVALUATE])
+
+
 def ctrl_c_at(batch: int) -> Callable[[pytest.MonkeyPatch], None]:
     """Ctrl-C is pressed while a network sees its so-manieth batch."""
 
@@ -109,7 +124,7 @@ def early_ctrl_c(patch: pytest.MonkeyPatch) -> None:
     """Ctrl-C is pressed while images are read."""
 
     def load(config: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyboardInterrupt  # what Python makes of the signal, also where the tests run in the background
 
     patch.setattr("awnet.data.load", load)
     patch.setattr("awnet.experiment.load", load)
@@ -161,7 +176,7 @@ MISTAKES = {
     "eps in 255ths to evaluate": Case([*EVALUATE, "--eps", "8"], "8/255"),
     "another norm without its eps": Case([*EVALUATE, "--norm", "l2"], "eps"),
     "L2 in 255ths": Case([*EVALUATE, "--norm", "l2", "--eps", "128"], "128/255"),
-    "unknown norm": Case([*EVALUATE, "--norm", "l1"], "linf"),
+    "unknown norm": Case([*EVALUATE, "--norm", "l7"], "linf"),
     "unknown attack": Case([*EVALUATE, "--attacks", "pgd-satt"], "did you mean pgd-sat"),
     "unknown attack of the selection": Case(recipe("--selection.attack", "pgd"), "pgd-sat"),
     # --- settings that mean nothing ---
@@ -291,6 +306,7 @@ MISTAKES = {
     "a folder that is a file": Case(["train", "digits/standard", *TINY, "--out", "RUN/log.csv"], "log.csv"),
     "a folder below a file": Case(["train", "digits/standard", *TINY, "--out", "RUN/log.csv/new"], "log.csv"),
     "state cut": Case(AGAIN, "training.json", bad.cut(STATE)),
+    "no state": Case(AGAIN, "there is no such file", bad.gone(STATE)),
     "state of another format": Case(AGAIN, "format 7", bad.said(STATE, lambda about: about.update(format=7))),
     "state without its tensors": Case(AGAIN, "training.safetensors", bad.gone("run/last/training.safetensors")),
     "tensors of the state cut": Case(AGAIN, "is the file complete", bad.cut("run/last/training.safetensors")),
@@ -303,7 +319,7 @@ MISTAKES = {
     ),
     "state of no place": Case(
         AGAIN,
-        "does not fit this experiment",
+        "'three' and step 0 are no counts",
         bad.said(STATE, lambda about: about["state"]["place"].update(epoch="three")),
     ),
     "experiment cut": Case(AGAIN, "experiment.json", bad.cut("run/experiment.json")),
@@ -337,7 +353,14 @@ MISTAKES = {
         [*EVALUATE, "--attacks", "pgd-sat"], "--resume goes on", breaks=ctrl_c_at(5), code=130
     ),
     "Ctrl-C while images are read": Case(TRAIN, "stopped; what was saved", breaks=early_ctrl_c, code=130),
+    "two trainings in one folder": Case(AGAIN, "another process is at work in", breaks=held),
+    "two evaluations in one folder": Case(EVALUATE, "another process is at work in", breaks=held),
     # --- evaluation, mixtures ---
+    "an evaluation that is there already": Case(EVALUATE, "--resume adds what is missing", damage=evaluated),
+    "the folder of another evaluation": Case(
+        [*EVALUATE, "--seed", "1", "--resume"], "seed or engine differ", damage=evaluated
+    ),
+    "a static network's operating points": Case(["calibrate", "RUN"], "does not tell clean images from attacked ones"),
     "limit of nothing": Case([*EVALUATE, "--limit", "0"], "limit"),
     "a batch of none": Case([*EVALUATE, "--batch-size", "0"], "at least 1"),
     "less than no images to keep": Case([*EVALUATE, "--keep-images", "-1"], "keep"),
@@ -370,7 +393,7 @@ MISTAKES = {
     "a pickle for an image": Case(PREDICT, "not an image", bad.put("image.png", pickle.dumps(Evil()))),
     # --- records ---
     "no record": Case(["report", "nowhere"], "no record"),
-    "record cut": Case(REPORT, "is damaged", bad.cut("record/record.json")),
+    "record cut": Case(REPORT, "record.json", bad.cut("record/record.json")),
     "record of another format": Case(
         REPORT, "format 9", bad.said("record/record.json", lambda about: about.update(format=9))
     ),

@@ -67,7 +67,7 @@ def test_predict_tells_class_and_type(
         assert row["looks_attacked"] == {"0.05": below} or abs(1 - row["p_adversarial"] - points[0]["threshold"]) < 1e-3
     main(["predict", *map(str, images), "--model", str(dynamic)])
     said = " ".join(capsys.readouterr().out.split())
-    assert f"{points[0]['threshold']:.3g}, where 5% of clean images are called attacked wrongly" in said
+    assert f"{1 - points[0]['threshold']:.2g}, as 5% of clean images are, wrongly" in said
     assert "set on 20 validation images" in said and "an attacker who knows the router can evade it" in said
     main(["predict", str(images[0]), "--model", str(static), "--json"])
     row = json.loads(capsys.readouterr().out)

@@ -107,7 +107,7 @@ GOOD = to_json(PGD(threat=Linf(0.1)))
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"kind": "PDG"}, r"no kind of setting \(in settings\) is named 'PDG'; did you mean PGD\?"),
+        ({"kind": "PDG"}, r"no kind of setting \(in settings\) is named 'PDG'; did you mean PGD"),
         ({"kind": 3}, "no kind of setting .* is named '3'"),
         ({"kind": "os.system"}, "no kind of setting"),
         (GOOD | {"stepsize": 1}, r"no field of PGD \(in settings\) is named 'stepsize'; did you mean step_size"),

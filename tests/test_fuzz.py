@@ -391,6 +391,7 @@ for _ in range(12):  # 4,096 networks in a file of some hundred kilobytes
 
 DESCRIBED = {
     "a width of 10^9": {"architecture": {**SMALL, "width": 10**9}},
+    "a width of 600, in a file of one of 4": {"architecture": {**SMALL, "width": 600}},
     "a width of 10^6": {"architecture": {**SMALL, "width": 10**6}},
     "a factor of 10^300": {"architecture": {"kind": "MobileNetV2Config", "width": 1e300}},
     "a depth of 6 10^8": {"architecture": {"kind": "ResNetCifarConfig", "depth": 6 * 10**8 + 2}},

@@ -17,7 +17,7 @@ from awnet.models.preact_resnet import PreActResNetConfig
 from awnet.models.resnet_cifar import ResNetCifarConfig
 from awnet.models.static_mixture import StaticMixtureConfig
 from awnet.models.wide_resnet import WideResNetConfig
-from awnet.threat_model import L2, Linf
+from awnet.threat_model import L1, L2, Linf
 from awnet.training import JointConfig, MTARDConfig, PGDATConfig, TRADESConfig, TrainingConfig
 from awnet.training.optimizer import OneCycle, SGDConfig, StepDecay
 
@@ -42,6 +42,7 @@ NONSENSE = [
     *[(partial(KL, tau=tau), "tau") for tau in (0.0, -1.0, inf, nan)],
     *[(partial(Linf, eps), "eps") for eps in (-0.1, 1.1, 8.0, inf, nan)],
     *[(partial(L2, eps), "eps") for eps in (-0.1, 128.0, inf, nan)],
+    *[(partial(L1, eps), "eps") for eps in (-0.1, inf, nan)],
     *[(partial(SGDConfig, lr=lr), "lr") for lr in (0.0, -1.0, inf, nan)],
     *[(partial(SGDConfig, router_lr=lr), "router_lr") for lr in (0.0, -1.0, inf, nan)],
     *[(partial(SGDConfig, momentum=momentum), "momentum") for momentum in (-0.1, 1.0, nan)],

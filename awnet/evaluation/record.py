@@ -262,7 +262,12 @@ class _DescribedResult(msgspec.Struct):
 
 
 class _DescribedModel(msgspec.Struct):
-    history: list[dict[str, float | None]] | None = None
+    history: list[dict[str, float]] | None = None
+    parameters: int | None = None
+
+
+class _DescribedData(msgspec.Struct):
+    limit: int | None = None
 
 
 class _DescribedRun(msgspec.Struct):
@@ -281,7 +286,7 @@ class _Described(msgspec.Struct):
     front: str
     classes: list[str]
     model: _DescribedModel
-    data: dict[str, Any]
+    data: _DescribedData
     threat: dict[str, Any]
     run: _DescribedRun
     provenance: _DescribedProvenance
@@ -293,7 +298,7 @@ class _Described(msgspec.Struct):
 def _check(record: Record) -> None:
     n, classes = len(record), len(record.classes)
     history = record.model.get("history") or []
-    if not all(value is None or isfinite(value) for row in history for value in row.values()):
+    if not all(isfinite(value) for row in history for value in row.values()):
         raise ValueError("its history has numbers that are none")
     for result in (record.clean, *record.attacks.values()):
         for name in ("correct", "prediction", "p_clean", "forwards", "backwards"):

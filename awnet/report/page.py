@@ -241,9 +241,9 @@ def _at_thresholds(record: Record) -> Iterator[str]:
                 share = looks_attacked(result.p_clean[won], point).double().mean().item()
                 noticed.append(f"{attack} {100 * share:.1f} %")
         yield (
-            f"P(clean) below {point.threshold:.3g}, set for {100 * point.false_alarms:g} % of false alarms on {point.images:,} "
-            f"{point.split} images: {100 * alarms.double().mean().item():.1f} % of these clean images are called attacked"
-            + (f"; of the images that fooled it, {', '.join(noticed)}." if noticed else ".")
+            f"P(adversarial) above {1 - point.threshold:.2g}, set for {100 * point.false_alarms:g} % of false alarms on "
+            f"{point.images:,} {point.split} images: {100 * alarms.double().mean().item():.1f} % of these clean images are "
+            "called attacked" + (f"; of the images that fooled it, {', '.join(noticed)}." if noticed else ".")
         )
 
 

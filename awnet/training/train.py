@@ -149,7 +149,7 @@ def train(
     step, optimizer = fabric.setup(Step(model, objective), config.optimizer.build(model))
     ema = EMA(model, config.ema) if config.ema else None
     place = _Place()
-    if resume and (whole_folder(out / "last") / "training.json").exists():
+    if resume and whole_folder(out / "last").exists():
         place = _restore(out / "last", model, objective, optimizer, ema)
     steps = len(loader)
     # what the network itself may draw (dropout) comes from torch's generator, seeded anew at each step
@@ -289,14 +289,14 @@ def _restore(folder: Path, model: nn.Module, objective: Objective, optimizer: An
         optimizer.load_state_dict(saved)
         if ema:
             ema.model.load_state_dict(state["ema"])
-        place = _Place(**{**state["place"], "best": float(state["place"]["best"])})
-        if not all(type(count) is int and count >= 0 for count in (place.epoch, place.step)):
-            raise ValueError(f"epoch {place.epoch} and step {place.step} are no counts")
-        if not all(isinstance(row, dict) for row in place.history):
+        place = state["place"]
+        if not all(type(place[name]) is int and place[name] >= 0 for name in ("epoch", "step")):
+            raise ValueError(f"epoch {place['epoch']!r} and step {place['step']!r} are no counts")
+        if not all(isinstance(row, dict) for row in place["history"]):
             raise ValueError("its history is none")
-        if not all(t.numel() == 1 for t in place.sums.values()):
+        if not all(t.numel() == 1 for t in place["sums"].values()):
             raise ValueError("its sums are no numbers")
-        return place
+        return _Place(**{**place, "best": float(place["best"])})
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise Mistake(f"the training state in {folder} does not fit this experiment: {error}") from None
 

@@ -201,8 +201,9 @@ def test_the_margin_stops_growing_at_kappa():
     x = 0.4 + 0.2 * x
     with torch.no_grad():
         margins = -(w * x).flatten(1).sum(1)  # z_other - z_y
-        flat = PGD(threat=Linf(0.1), loss=Margin(kappa=float(margins.min()) - 1), steps=3, initial="zero")
-        assert torch.equal(flat(model, x, y), x)
+        beyond = torch.where(margins > 0, y, 1 - y)  # the labels by which every image is misclassified, by 0 or more
+        flat = PGD(threat=Linf(0.1), loss=Margin(kappa=0), steps=3, initial="zero")
+        assert torch.equal(flat(model, x, beyond), x)
         x_adv = PGD(threat=Linf(0.1), loss=Margin(), steps=8, initial="zero")(model, x, y)
         logits = model(x_adv)
         gained = logits[torch.arange(6), 1 - y] - logits[torch.arange(6), y] - margins

@@ -350,7 +350,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(model, monkeypatch, tmp_path):
     assert counting.turns[1] == counting.turns[2] - 4
 
 
-SUITE = Suite(members=(("pgd", replace(BREAKS, steps=1)), ("apgd-ce", APGD(threat=THREAT, steps=8))))
+SUITE = Suite(members=(("pgd", replace(BREAKS, steps=3, step_size=0.4)), ("apgd-ce", APGD(threat=THREAT, steps=8))))
 
 
 def test_a_suite_is_one_attack_whose_members_are_told_apart(model):

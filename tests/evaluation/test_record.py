@@ -243,6 +243,37 @@ def test_a_description_that_does_not_fit(changes, sentence, tmp_path):
         Record.load(tmp_path)
 
 
+def sample(position: int) -> Samples:
+    x = torch.rand(1, 3, 8, 8)
+    return Samples(attack="pgd-sat", positions=torch.tensor([position]), x=x, x_adv=x)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"labels": torch.ones(N - 1, dtype=torch.int64)}, "labels are no places"),
+        ({"labels": torch.full((N,), 2)}, "labels are no places among 2 classes"),
+        ({"labels": torch.full((N,), -1)}, "labels are no places among 2 classes"),
+        ({"classes": ("0",)}, "no places among 1 classes"),
+        ({"ids": torch.arange(N + 1)}, "has shape"),
+        ({"attacks": {"pgd-sat": replace(result("1111111"), forwards=torch.ones(N, 1))}}, "forwards of 7 examples has"),
+        ({"attacks": {}}, "of 'pgd-sat', which is none of its attacks"),
+        ({"model": {"history": [{"loss": float("nan")}]}}, "history"),
+        ({"model": {"history": [{"loss": "much"}]}}, "history"),
+        ({"model": {"history": {}}}, "history"),
+        ({"run": {"seed": "one"}}, "seed"),
+        ({"samples": sample(N)}, "sample images"),
+        ({"samples": sample(-1)}, "sample images"),
+        ({"samples": replace(sample(0), positions=torch.tensor([0, 1]))}, "sample images"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_record_whose_parts_do_not_fit_is_told(changes, sentence, tmp_path):
+    record(**changes).save(tmp_path)
+    with pytest.raises(Mistake, match=f"is damaged .*{sentence}"):
+        Record.load(tmp_path)
+
+
 def test_where_no_record_is(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(Mistake, match=r"no record in .*as `awnet evaluate` writes them"):

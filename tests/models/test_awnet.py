@@ -509,13 +509,13 @@ def test_narrow_keeps_the_settings():
 
 
 def test_a_decision_that_nobody_forces_is_the_model():
-    x = images().float()
-    model = awnet(x.double(), depth=10, knob=Knob(type_bias=0.3, p_max=0.8)).float()
+    x = images()
+    model = awnet(x, depth=10, knob=Knob(type_bias=0.3, p_max=0.8))
     assert isinstance(model, Deciding)
     logits, log_odds = model.decide(x, x)
-    assert torch.equal(logits, model(x))
+    assert equal(logits, model(x))
     assert equal(model.decide(x, x, "clean", torch.zeros(4, dtype=torch.bool)).logits, logits)
-    assert equal((log_odds - 0.3).sigmoid().double(), model.detect(x)[1].double())
+    assert equal((log_odds - 0.3).sigmoid(), model.detect(x)[1])
 
 
 def test_each_frozen_form_is_the_network_with_that_in_place_of_the_decision():

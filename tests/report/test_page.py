@@ -328,7 +328,7 @@ def test_what_the_stored_thresholds_come_to():
     alarms = 100 * (made.clean.p_clean.double() < 0.3).double().mean()
     fooled = made.clean.correct & ~made.attacks["fgsm"].correct
     noticed = 100 * (made.attacks["fgsm"].p_clean[fooled].double() < 0.3).double().mean()
-    assert "P(clean) below 0.3, set for 5 % of false alarms on 500 validation images" in text
+    assert "P(adversarial) above 0.7, set for 5 % of false alarms on 500 validation images" in text
     assert (
         f"{alarms:.1f} % of these clean images are called attacked; of the images that fooled it, fgsm {noticed:.1f} %"
         in text
