@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from awnet.evaluation.record import Record
 
 REPO = Path(__file__).parents[1]
@@ -24,13 +26,26 @@ def test_links_lead_somewhere() -> None:
             assert (REPO / target).exists(), target
 
 
-def test_the_table_is_that_of_the_records() -> None:
-    rows = re.findall(r"^\| \[.+\]\((docs/demo/records/.+)/record\.json\) \| (.+) \|$", README, re.M)
-    assert len(rows) == 12
-    for folder, row in rows:
-        record = Record.load(REPO / folder)
+@pytest.mark.parametrize(
+    ("page", "rows", "attacks", "digits"),
+    [
+        ("README.md", ("docs/demo", 12), ("fgsm", "pgd-sat", "pgd-trades", "cw-inf"), 1),
+        ("README.md", ("docs/cifar10", 6), ("fgsm", "pgd-sat", "pgd-trades"), 2),
+        ("docs/cifar10/README.md", ("records", 6), ("fgsm", "pgd-sat", "pgd-trades"), 2),
+    ],
+)
+def test_the_tables_are_those_of_the_records(
+    page: str, rows: tuple[str, int], attacks: tuple[str, ...], digits: int
+) -> None:
+    where, count = rows
+    text = (REPO / page).read_text(encoding="utf-8")
+    found = re.findall(rf"^\| \[.+\]\(({where}.*)/record\.json\) \| (.+) \|$", text, re.M)
+    assert len(found) == count
+    for folder, row in found:
+        record = Record.load((REPO / page).parent / folder)
         cells = [cell.strip("* ") for cell in row.split("|")]
+        assert cells[0] == f"{record.model['parameters'] / 1e6:.2f}"
         expected = [record.clean_accuracy.value, record.worst_accuracy.value]
         expected.append(sum(expected) / 2)
-        expected += [record.robust_accuracy(name).value for name in ("fgsm", "pgd-sat", "pgd-trades", "cw-inf")]
-        assert cells[1:] == [f"{100 * value:.1f}" for value in expected], folder
+        expected += [record.robust_accuracy(name).value for name in attacks]
+        assert cells[1:] == [f"{100 * value:.{digits}f}" for value in expected], folder
