@@ -9,7 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from awnet.attacks import ATTACKS, PGD, Attack, Engine, TensorExamples, cw_inf, fgsm, pgd_sat, pgd_trades
+    from awnet.attacks import (
+        ATTACKS,
+        PGD,
+        Attack,
+        Engine,
+        TensorExamples,
+        auto_attack,
+        cw_inf,
+        fgsm,
+        pgd_sat,
+        pgd_trades,
+    )
     from awnet.checkpoint import load
     from awnet.data import DataConfig, Dataset
     from awnet.data import load as load_data
@@ -20,7 +31,7 @@ if TYPE_CHECKING:
     from awnet.hub import from_pretrained, save_pretrained
     from awnet.models import MODELS, AWNet, Branch, Knob, create
     from awnet.report import write_page
-    from awnet.threat_model import L2, Linf
+    from awnet.threat_model import L1, L2, Linf
 
 __version__ = "0.1.0"
 
@@ -31,6 +42,7 @@ _HOMES = {
         "Attack",
         "Engine",
         "TensorExamples",
+        "auto_attack",
         "cw_inf",
         "fgsm",
         "pgd_sat",
@@ -45,12 +57,13 @@ _HOMES = {
     "awnet.hub": ("from_pretrained", "save_pretrained"),
     "awnet.models": ("MODELS", "AWNet", "Branch", "Knob", "create"),
     "awnet.report": ("write_page",),
-    "awnet.threat_model": ("L2", "Linf"),
+    "awnet.threat_model": ("L1", "L2", "Linf"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names} | {"load_data": "awnet.data"}
 
 __all__ = [
     "ATTACKS",
+    "L1",
     "L2",
     "MODELS",
     "PGD",
@@ -66,6 +79,7 @@ __all__ = [
     "Mistake",
     "Record",
     "TensorExamples",
+    "auto_attack",
     "create",
     "cw_inf",
     "evaluate",

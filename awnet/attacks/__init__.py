@@ -1,11 +1,12 @@
 """Attacks: frozen values that describe per-example state machines, and the one engine that runs them all."""
 
-from awnet.attacks.adaptive import Steer, adaptive
+from awnet.attacks.adaptive import Steer, adaptive_suite
 from awnet.attacks.apgd import APGD
 from awnet.attacks.attack import Answer, Attack, Forward, Gradient, Steering, frozen_for_attack, perturb
 from awnet.attacks.auto_attack import auto_attack
 from awnet.attacks.cw import cw_inf
 from awnet.attacks.engine import Engine, Examples, Outcome, Sweep, TensorExamples
+from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
 from awnet.attacks.fgsm import fgsm
 from awnet.attacks.pgd import PGD, pgd_sat, pgd_trades
@@ -16,6 +17,7 @@ from awnet.attacks.suite import Suite
 __all__ = [
     "APGD",
     "ATTACKS",
+    "EOT",
     "FAB",
     "PGD",
     "Answer",
@@ -31,7 +33,7 @@ __all__ = [
     "Suite",
     "Sweep",
     "TensorExamples",
-    "adaptive",
+    "adaptive_suite",
     "auto_attack",
     "cw_inf",
     "fgsm",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from awnet.attacks.apgd import APGD
 from awnet.attacks.attack import Attack
+from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.suite import Suite
@@ -27,7 +28,8 @@ def auto_attack(threat: ThreatModel, version: str | Sequence[str] = "standard") 
     Args:
         threat: the norm, and eps.
         version: "standard"; "plus", with five runs of each APGD without targets and of FAB-T, and with APGD on the difference
-            of logits ratio; or the names of attacks, run in this order.
+            of logits ratio; "rand", the two APGD without targets by means of twenty gradients, for models that draw random
+            numbers; or the names of attacks, run in this order.
 
     Raises:
         Mistake: where there is no such version or attack.
@@ -42,8 +44,11 @@ def auto_attack(threat: ThreatModel, version: str | Sequence[str] = "standard") 
                 ("square", _attack("square", threat)),
             )
         )
+    if version == "rand":
+        ce, dlr = APGD(threat=threat), APGD(threat=threat, loss=DLR())
+        return Suite(members=(("apgd-ce", EOT(attack=ce)), ("apgd-dlr", EOT(attack=dlr))))
     if isinstance(version, str) and version != "standard":
-        raise unknown("version of AutoAttack", version, ("standard", "plus"))
+        raise unknown("version of AutoAttack", version, ("standard", "plus", "rand"))
     names = STANDARD if isinstance(version, str) else version
     return Suite(members=tuple((name, _attack(name, threat)) for name in names))
 
@@ -65,3 +70,9 @@ def standard(threat: ThreatModel) -> Suite:
 def plus(threat: ThreatModel) -> Suite:
     """AutoAttack, plus: more runs, and APGD on the difference of logits ratio too; several times the cost."""
     return auto_attack(threat, "plus")
+
+
+@ATTACKS.register("aa-rand")
+def rand(threat: ThreatModel) -> Suite:
+    """AutoAttack for models that draw random numbers: APGD twice, each gradient a mean of twenty."""
+    return auto_attack(threat, "rand")

@@ -22,6 +22,7 @@ from attacks.nets import lively, small_net
 from awnet.attacks import (
     APGD,
     ATTACKS,
+    EOT,
     FAB,
     PGD,
     Attack,
@@ -41,7 +42,7 @@ from awnet.models.resnet import ResNetConfig
 from awnet.noise import Noise
 from awnet.threat_model import L1, L2, Linf, ThreatModel
 
-SUITES = {"aa", "aa-plus", "adaptive"}
+SUITES = {"aa", "aa-plus", "aa-rand", "adaptive"}
 WITHOUT_CHANCE = {"fgsm", "fab-t"}  # the same with every seed
 
 SMALL = [Linf(8 / 255), L2(0.5), L1(3.0)]
@@ -56,6 +57,8 @@ def shortened(attack: Attack | Suite) -> Attack | Suite:
         return replace(attack, steps=6, targets=min(attack.targets, 2), restarts=1)
     if isinstance(attack, Steer):
         return replace(attack, steps=2, then=2, targets=1)
+    if isinstance(attack, EOT):
+        return replace(attack, attack=replace(attack.attack, steps=3), samples=2)
     if isinstance(attack, FAB):
         return replace(attack, steps=5, targets=2, restarts=1)
     return replace(attack, steps=8) if isinstance(attack, Square) else attack
@@ -161,7 +164,8 @@ def test_stays_in_the_threat_model(name: str, threat: ThreatModel, mixed: Mixed,
     assert (distance <= threat.eps * (1 + 1e-6) + 1e-6).all()
     if threat.eps == 0:
         assert torch.equal(x_adv, x)
-    elif isinstance(attack, PGD):  # the others leave an image alone that is misclassified
+    elif isinstance(attack, PGD) and not (isinstance(threat, L1) and attack.steps == 1):
+        # the others leave an image alone that is misclassified, and one step in L1 moves one pixel
         assert (distance > threat.eps / 4).all()
 
 

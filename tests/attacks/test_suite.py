@@ -92,6 +92,28 @@ def test_the_search_of_a_member_may_be_exact(digits: Trained):
     assert seen[:5] == [float32, bfloat16, bfloat16, bfloat16, float32] and set(seen[5:]) == {float32}
 
 
+@pytest.mark.parametrize("name", SUITE.names)
+def test_slots_are_refilled_as_examples_finish(name: str, digits: Trained):
+    """Attacks of every kind, by themselves: no slot waits while there are examples."""
+    attack, n, b = dict(SUITE.within(Linf(0.15)).members)[name], 40, 8
+    sizes: list[int] = []
+    handle = digits.model[0].register_forward_hook(lambda _module, args, _out: sizes.append(len(args[0])))
+    try:
+        outcome = Engine(batch_size=b).run(attack, digits.model, some(digits, n))
+    finally:
+        handle.remove()
+    searched = outcome.forwards - 1  # the verdict is the last
+    assert set(sizes) == {b} and 0 < outcome.correct.sum() < n
+    if name != "fab-t":  # which asks less where it never crosses
+        assert (searched[outcome.correct] == attack.queries).all(), "who is not hit has spent all queries"
+    assert torch.equal(outcome.broken_by, outcome.correct.long() * -1), "an attack by itself is the first of one"
+    assert torch.equal(outcome.spent[:, 0, 0], outcome.forwards)
+    assert torch.equal(outcome.spent[:, 0, 1], outcome.backwards)
+    # so that the search lasts no longer than this; waves of 8 in lockstep would
+    waves = [int(wave.amax()) for wave in searched.split(b)]
+    assert len(sizes) - n // b <= min(int(searched.sum()) / b + attack.queries, sum(waves))
+
+
 def agree(ours: Outcome, theirs: Outcome) -> None:
     torch.testing.assert_close(ours._asdict(), theirs._asdict(), rtol=0, atol=0, equal_nan=True)
 
@@ -198,7 +220,7 @@ def test_what_cannot_be_a_suite():
         Suite(members=(("a", PGD(threat=Linf(0.1))), ("a", PGD(threat=Linf(0.1)))))
     with pytest.raises(Mistake, match=r"got a, b in L2 0.1 and Linf 0.1$"):
         Suite(members=(("a", PGD(threat=Linf(0.1))), ("b", PGD(threat=L2(0.1)))))
-    with pytest.raises(Mistake, match=r"no version of AutoAttack is named 'standrad'; did you mean standard\?"):
+    with pytest.raises(Mistake, match=r"no version of AutoAttack is named 'standrad'; did you mean standard or rand\?"):
         auto_attack(EPS, "standrad")
     with pytest.raises(Mistake, match="no attack is named 'apgd-tt'"):
         auto_attack(EPS, ("apgd-tt",))

@@ -5,13 +5,13 @@ from awnet.attacks.adaptive.joint import joint
 from awnet.attacks.adaptive.paper import PaperAdaptive
 from awnet.attacks.adaptive.parts import expert_only, router_only
 from awnet.attacks.adaptive.steer import Steer
-from awnet.attacks.adaptive.suite import adaptive
+from awnet.attacks.adaptive.suite import adaptive_suite
 from awnet.attacks.adaptive.warm_start import small, warm
 
 __all__ = [
     "PaperAdaptive",
     "Steer",
-    "adaptive",
+    "adaptive_suite",
     "expert_only",
     "joint",
     "orthogonal",

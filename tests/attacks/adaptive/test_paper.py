@@ -14,7 +14,7 @@ from awnet.attacks.attack import evaluate
 from awnet.attacks.pgd import pgd_trades
 from awnet.checkpoint import save_model
 from awnet.errors import Mistake
-from awnet.models import AWNetConfig, ResNetConfig, create
+from awnet.models import AWNet, AWNetConfig, ResNetConfig, create
 from awnet.noise import Noise
 from awnet.threat_model import L2
 
@@ -40,7 +40,10 @@ def test_a_step_follows_the_gradient_of_eq_22(teacher, taught, through_teacher):
         threat=BALL, teacher=teacher if taught else "", tau=2.0, type_weight=3.0, through_teacher=through_teacher
     )
     noise = Noise(0, torch.arange(4))
+    assert isinstance(model, AWNet)
     model.requires_grad_(False)
+    model.router.type_head.weight *= 10  # a router that is sure of something
+    model.router.type_head.bias.copy_(torch.tensor([0.0, 2.0]))
     with torch.no_grad():
         state = attack.start(x, y, noise)
         moved = attack.update(state, evaluate(model, attack.query(state)), noise).x_adv

@@ -36,6 +36,12 @@ def short(name: str, **changes) -> Steer:
     return replace(ALL[name], **{"steps": 4, "then": 4, "targets": 2, **changes})
 
 
+def small_awnet(x: torch.Tensor) -> torch.nn.Module:
+    """As if trained, for images like x of five classes."""
+    narrow = ResNetConfig(depth=10, width=4)
+    return lively(create(AWNetConfig(base=narrow, router=RouterConfig(backbone=narrow)), classes=5), x)
+
+
 def same_in_any_batch(attack: Steer, model: torch.nn.Module, x: torch.Tensor) -> None:
     """The engine comes to what the definition says, and neighbours change no bit."""
     with torch.no_grad():
@@ -56,10 +62,8 @@ def test_the_same_in_any_batch(name):
 
 
 def test_the_same_in_any_batch_of_an_awnet():
-    small = ResNetConfig(depth=10, width=4)
     x = torch.rand(6, 3, 8, 8)
-    model = lively(create(AWNetConfig(base=small, router=RouterConfig(backbone=small)), classes=5), x)
-    same_in_any_batch(short("orthogonal", threat=Linf(1 / 255)), model, x)
+    same_in_any_batch(short("orthogonal", threat=Linf(1 / 255)), small_awnet(x), x)
 
 
 @each
@@ -94,20 +98,21 @@ def test_the_first_leg_keeps_to_its_reach():
 
 
 def test_the_second_leg_starts_where_the_first_was_best():
-    """In a form of its own the first leg ends far from where it began; the second asks first for that very point."""
-    model, attack = Planted("hard"), short("warm", targets=1)
-    given, noise = planted_sample(model, 5), Noise(0, torch.arange(5))
+    """In a network whose loss is no plane, so that the point after the best is another."""
+    x, y, noise = torch.rand(6, 3, 8, 8), torch.zeros(6, dtype=torch.int64), Noise(0, torch.arange(6))
+    model, attack = small_awnet(x), warm(Linf(0.1), "adversarial")
+    attack = replace(attack, steps=6, then=1, targets=1)
     asked, merits = [], []
     with torch.no_grad():
-        state = attack.start(given.x, given.y, noise)
-        for _ in range(1 + attack.steps + 1 + 1):
+        state = attack.start(x, y, noise)
+        for _ in range(1 + 7 + 1):
             query = attack.query(state)
             answer = evaluate(model, query)
             asked.append(query.x)
             merits.append(answer.loss)
             state = attack.update(state, answer, noise)
     best = torch.stack(merits[1:-1]).argmax(0)
-    assert torch.equal(asked[-1], torch.stack(asked[1:-1])[best, torch.arange(5)])
+    assert torch.equal(asked[-1], torch.stack(asked[1:-1])[best, torch.arange(6)])
 
 
 def test_the_weight_of_the_push_is_searched():
