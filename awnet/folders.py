@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -53,9 +53,13 @@ def whole_folder(path: Path) -> Path:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove what `replace_folder` wrote, and what a death in it left."""
-    for name in (path.name, f"{path.name}.part", f"{path.name}.previous"):
-        shutil.rmtree(path.parent / name, ignore_errors=True)
+    """Remove what `replace_folder` wrote, and what a death in it left; half a folder is never found under its name."""
+    part = path.parent / f"{path.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    for name in (f"{path.name}.previous", path.name):
+        with suppress(OSError):  # not there, or not ours to move
+            (path.parent / name).rename(part)
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def replace_file(path: Path, content: str | bytes) -> None:

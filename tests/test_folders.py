@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,24 @@ def test_a_folder_is_removed_with_what_a_death_left(tmp_path: Path):
     remove_folder(tmp_path / "place")
     remove_folder(tmp_path / "place")
     assert os.listdir(tmp_path) == ["placement"]
+
+
+def test_a_death_in_the_middle_leaves_no_half_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("place", "place.previous"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("whole")
+
+    def die_where_there_is_something(path: Path, **_: object) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", die_where_there_is_something)
+    with pytest.raises(KeyboardInterrupt):
+        remove_folder(tmp_path / "place")
+    assert sorted(os.listdir(tmp_path)) == ["place", "place.part"]  # the new one is whole, or else the old one is
+    monkeypatch.undo()
+    remove_folder(tmp_path / "place")
+    assert not os.listdir(tmp_path)
 
 
 def test_a_folder_is_held_by_one(tmp_path: Path):

@@ -1,0 +1,75 @@
+"""The command line: awnet train | evaluate | calibrate | predict | mix | export | report | list | demo.
+
+Each command reads what the one before it wrote. A user's mistake gets one sentence and exit code 2, Ctrl-C 130.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from awnet.cli.arguments import number
+from awnet.cli.calibrate import calibrate
+from awnet.cli.demo import demo
+from awnet.cli.evaluate import evaluate
+from awnet.cli.export import export
+from awnet.cli.list import list_names
+from awnet.cli.mix import mix
+from awnet.cli.predict import predict
+from awnet.cli.report import report
+from awnet.cli.train import train
+from awnet.errors import Mistake, unknown
+
+HELP = """awnet: train, attack and judge image classifiers
+
+  awnet train RECIPE        train a recipe, or a saved experiment.json
+  awnet evaluate RUN        attack a checkpoint and write a record
+  awnet calibrate RUN       set when an image looks attacked, on clean images
+  awnet predict IMAGE...    classify images, and say whether they look attacked
+  awnet mix CLEAN ROBUST    make the static mixture of two checkpoints
+  awnet export RUN          write it as ONNX, as a PyTorch program, or as a folder for the Hugging Face hub
+  awnet report RECORD...    turn records into one page
+  awnet list [KIND]         models, attacks, objectives, data, recipes
+  awnet demo                the whole way on embedded images, in minutes
+
+  awnet COMMAND --help tells more of each."""
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "calibrate": calibrate,
+    "predict": predict,
+    "mix": mix,
+    "export": export,
+    "report": report,
+    "list": list_names,
+    "demo": demo,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: run one command and exit with 0, 2 for a user's mistake, or 130 after Ctrl-C."""
+    argv = [number(a) for a in (sys.argv[1:] if argv is None else argv)]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return
+    if argv[0] in ("-V", "--version"):
+        import awnet
+
+        print(f"awnet {awnet.__version__}")
+        return
+    try:
+        if argv[0] not in COMMANDS:
+            raise unknown("command", argv[0], COMMANDS)
+        COMMANDS[argv[0]](argv[1:])
+    except Mistake as mistake:
+        _say(str(mistake))
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        _say(str(interrupt) or "stopped; what was saved before is kept; run the same command again")
+        sys.exit(130)
+
+
+def _say(sentence: str) -> None:
+    """One line, whatever a library in between has put into it."""
+    print(f"awnet: {' '.join(sentence.split())}", file=sys.stderr)

@@ -1,0 +1,5 @@
+"""`python -m awnet.cli` is `awnet`."""
+
+from awnet.cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""From what was typed to a frozen value of options, or to one sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from itertools import groupby
+from typing import Any
+
+import tyro
+
+from awnet.errors import Mistake
+
+
+def parse(options: Any, argv: Sequence[str], program: str) -> Any:
+    """The options that were typed; what the parser has to say against them becomes a Mistake."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(options, prog=program, args=list(argv), config=(tyro.conf.AvoidSubcommands,))
+    except SystemExit as end:
+        if end.code:
+            raise Mistake(_sentence(said.getvalue(), program)) from None
+        raise
+
+
+def _sentence(box: str, program: str) -> str:
+    """What the parser says in a box of several lines: its first part, and the names that it proposes."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", box)
+    rows = [line.strip(" │") for line in plain.splitlines() if line.strip()]
+    parts = [list(part) for rule, part in groupby(rows, lambda row: "────" in row or "----" in row) if not rule]
+    parts = parts if plain.startswith("╭") else parts[1:] or [rows]  # without a frame, the title is a part of its own
+    what = " ".join(" ".join(parts[0]).split()).rstrip(".")
+    near = [row.split()[0] for part in parts if part[0].startswith("Perhaps") for row in part if row.startswith("--")]
+    hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
+    return f"{what[:1].lower()}{what[1:]}{hint}; {program} --help tells more"
+
+
+def number(argument: str) -> str:
+    """Let radii be written as the field does: 8/255."""
+    fraction = re.fullmatch(r"((?:--?[\w.-]+=)?)(\d+(?:\.\d+)?)/(\d+)", argument)
+    if not fraction or not int(fraction[3]):
+        return argument
+    return f"{fraction[1]}{float(fraction[2]) / int(fraction[3])!r}"

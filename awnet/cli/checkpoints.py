@@ -1,0 +1,82 @@
+"""What the commands ask of a checkpoint: the network, what is said of it, and the images that fit it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from awnet.errors import Mistake
+
+if TYPE_CHECKING:
+    from awnet.cli.calibrate import Calibrate
+    from awnet.cli.evaluate import Evaluate
+    from awnet.cli.export import Export
+    from awnet.data import Dataset
+
+
+TOLD = ("selection", "history", "experiment", "given", "epoch")
+
+
+def load_checkpoint(path: Path, device: str) -> tuple[Any, dict[str, Any]]:
+    """The network, and what is said of it."""
+    import torch
+
+    from awnet.checkpoint import load, read_about
+
+    if device not in ("cpu", "cuda"):
+        raise Mistake(f"the device must be cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Mistake("there is no CUDA device here; use --device cpu")
+    return load(path, device=device), read_about(path)
+
+
+def check_told(about: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint that does not say how it came about."""
+    missing = [name for name in ("threat", "data", *TOLD) if name not in about]
+    if missing:
+        raise Mistake(f"the checkpoint {path} lacks its {', '.join(missing)}, which `awnet train` writes")
+
+
+def images_for(about: dict[str, Any], options: Evaluate | Calibrate) -> Dataset:
+    """The images that are asked for, which must fit the network."""
+    from awnet.config import from_json
+    from awnet.data import DataConfig, load
+
+    config: DataConfig = from_json(about["data"], DataConfig, "data")
+    config = replace(config, name=options.data or config.name, data_dir=options.data_dir or config.data_dir)
+    dataset: Dataset = getattr(load(config), options.split)
+    if len(dataset.classes) != len(about["classes"]):
+        raise Mistake(
+            f"the model has {len(about['classes'])} classes, the data set {dataset.name} {len(dataset.classes)}"
+        )
+    if tuple(dataset.shape) != tuple(about["shape"]):
+        raise Mistake(
+            f"the model takes images of shape {tuple(about['shape'])}, {dataset.name} has {tuple(dataset.shape)}"
+        )
+    return dataset
+
+
+def turned(model: Any, options: Evaluate | Export) -> tuple[Any, dict[str, Any] | None]:
+    """The model with its knob turned as asked, and the knob's settings where it has one."""
+    from awnet.config import to_json
+    from awnet.models import AWNet
+
+    asked = asked_of_knob(options)
+    if isinstance(model, AWNet):
+        model = model.turned(replace(model.knob, **asked))
+        return model, to_json(model.knob)
+    if asked:
+        raise Mistake(f"{', '.join(asked)} can be set for an AW-Net, this checkpoint is a {type(model).__name__}")
+    return model, None
+
+
+def asked_of_knob(options: Evaluate | Export) -> dict[str, Any]:
+    """What of the knob was given."""
+    asked = {name: getattr(options, name) for name in ("type_bias", "p_max", "omega")}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def beside(checkpoint: Path) -> Path:
+    """The run's folder, of the run or of one of its checkpoints."""
+    return checkpoint.parent if checkpoint.name in ("best", "last") else checkpoint

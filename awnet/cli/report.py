@@ -1,0 +1,44 @@
+"""awnet report: from records to a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from awnet.cli.arguments import parse
+from awnet.cli.records import read_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Turn records into one self-contained page, and print their table."""
+
+    records: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of records, or folders that hold several."""
+    out: Path = Path("report.html")
+    """The page."""
+    title: str = "How accurate, and how robust"
+    """Its title."""
+    gamma_nat: float = 0.5
+    """The weight of clean accuracy in A_w (Eq. 23)."""
+    gamma_adv: float = 0.5
+    """The weight of robust accuracy in A_w."""
+    no_images: bool = False
+    """Leave the sample images out."""
+
+
+def report(argv: Sequence[str]) -> None:
+    """Turn records into a page."""
+    from awnet.report.page import write_page
+    from awnet.report.tables import rich_table
+
+    options = parse(Report, argv, "awnet report")
+    records = read_records(options.records)
+    weights = {"gamma_nat": options.gamma_nat, "gamma_adv": options.gamma_adv}
+    page = write_page(records, options.out, title=options.title, images=not options.no_images, **weights)
+    Console().print(rich_table(records, **weights))
+    print(f"report: {page}")
