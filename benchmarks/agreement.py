@@ -62,7 +62,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a run or a checkpoint of this project")
     parser.add_argument("--data", default="", help="the set of images; by default the one that it was trained on")
     parser.add_argument("--data-dir", help="where that set is")
-    parser.add_argument("--images", type=int, default=1000, help="of the test split, chosen by seed 0")
+    parser.add_argument("--images", type=int, default=1000, help="of the split, chosen by seed 0")
+    parser.add_argument("--split", choices=("test", "validation", "train"), default="test")
     parser.add_argument("--norm", choices=tuple(NORMS), help="by default that of the checkpoint")
     parser.add_argument("--eps", type=float, help="by default that of the checkpoint")
     parser.add_argument("--attacks", nargs="+", choices=("aa", *NAMES), default=["aa"])
@@ -176,7 +177,7 @@ def main() -> None:
     threat = norm(trained.eps if options.eps is None else options.eps)
     config: DataConfig = from_json(about["data"], DataConfig, "data")
     config = replace(config, name=options.data or config.name, data_dir=options.data_dir or config.data_dir)
-    dataset = load_data(config).test
+    dataset = getattr(load_data(config), options.split)
     dataset = dataset.sample(min(options.images, len(dataset)), seed=0)
     x, y = (t.to(options.device) for t in dataset.batch(torch.arange(len(dataset))))
     with torch.no_grad():

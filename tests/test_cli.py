@@ -77,8 +77,11 @@ def test_predict_tells_class_and_type(
     assert "not told" in said and "evade" not in said
 
 
-def test_predict_says_what_looks_attacked(dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_says_what_looks_attacked(
+    dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the operating points stored with the checkpoint: at 1 % yes, at 5 % alone perhaps."""
+    monkeypatch.chdir(tmp_path)  # a short path, which the table does not wrap
     run = tmp_path / "run"
     shutil.copytree(dynamic / "best", run)
     file, image = run / "model.json", Path("image.png")
