@@ -98,6 +98,15 @@ class TargetedMargin:
 
 @setting
 @dataclass(frozen=True)
+class Unsure:
+    """sum_k 1/K log(p_k + 1e-9), largest (-log K) where all classes are equally likely; the label does not matter."""
+
+    def __call__(self, logits: Logits, y: Tensor) -> PerExample:
+        return (logits.softmax(1) + 1e-9).log().mean(1)
+
+
+@setting
+@dataclass(frozen=True)
 class KL:
     """KL(softmax(t) || softmax(z)) = sum_k p_k (log p_k - log q_k), with p = softmax(t/tau), q = softmax(z/tau), at least 0.
 

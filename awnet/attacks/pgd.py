@@ -43,8 +43,9 @@ class PGD(Attack):
         step_size: as a fraction of eps, so that it means the same at every eps. The paper's absolute steps belong to eps
             8/255; at an eps of 0.28 twenty absolute steps of 0.003 never reach the edge of the ball.
         unit: "eps", or "pixel" for an absolute step size in units of [0, 1] (in the norm of the threat model).
-        initial: "zero"; "uniform" in the ball; or "gaussian", 0.001 N(0, 1) a pixel as TRADES and MTARD start (they do
-            not clip it; here it is projected, so that no query ever leaves the threat model).
+        initial: "zero"; "uniform" in the ball; "step", uniform within one step of the image; or "gaussian", 0.001 N(0, 1) a
+            pixel as TRADES and MTARD start (they do not clip it; here it is projected, so that no query ever leaves the
+            threat model).
     """
 
     threat: ThreatModel
@@ -52,15 +53,15 @@ class PGD(Attack):
     steps: int = 20
     step_size: float = 1 / 4
     unit: Literal["eps", "pixel"] = "eps"
-    initial: Literal["zero", "uniform", "gaussian"] = "uniform"
+    initial: Literal["zero", "uniform", "step", "gaussian"] = "uniform"
     stop_on_success: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.step_size < inf:
             raise Mistake(f"PGD needs at least one step of positive size, got {self.steps} of {self.step_size:g}")
-        if self.initial not in ("zero", "uniform", "gaussian") or self.unit not in ("eps", "pixel"):
+        if self.initial not in ("zero", "uniform", "step", "gaussian") or self.unit not in ("eps", "pixel"):
             raise Mistake(
-                "PGD starts at zero, uniform or gaussian and counts steps in eps or pixel, got "
+                "PGD starts at zero, uniform, step or gaussian and counts steps in eps or pixel, got "
                 f"initial={self.initial!r} and unit={self.unit!r}"
             )
 
@@ -68,9 +69,17 @@ class PGD(Attack):
     def queries(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.steps
 
+    @property
+    def _size(self) -> float:
+        """Of a step, in the norm of the threat model."""
+        return self.step_size * (self.threat.eps if self.unit == "eps" else 1.0)
+
     def start(self, x: Images, target: Tensor, noise: Noise) -> PGDState:
         if self.initial == "uniform":
             delta = self.threat.uniform(noise, 0, tuple(x.shape[1:]))
+        elif self.initial == "step":
+            within = min(self._size / self.threat.eps, 1.0) if self.threat.eps else 0.0
+            delta = within * self.threat.uniform(noise, 0, tuple(x.shape[1:]))
         elif self.initial == "gaussian":
             delta = 0.001 * noise.normal(0, tuple(x.shape[1:]))
         else:
@@ -83,8 +92,7 @@ class PGD(Attack):
 
     def update(self, state: PGDState, answer: Answer, noise: Noise) -> PGDState:
         assert answer.gradient is not None
-        size = self.step_size * (self.threat.eps if self.unit == "eps" else 1.0)
-        x_adv = self.threat.project(state.x_adv + size * self.threat.ascend(answer.gradient), state.x)
+        x_adv = self.threat.project(state.x_adv + self._size * self.threat.ascend(answer.gradient), state.x)
         return state._replace(x_adv=x_adv, step=state.step + 1)
 
     def done(self, state: PGDState) -> Hits:

@@ -11,16 +11,15 @@ itself; `adaptive` is the one to believe.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from math import inf
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from awnet.attacks.attack import Answer, Attack, Steering
 from awnet.attacks.pgd import PGD, PGDState
 from awnet.attacks.registry import ATTACKS
-from awnet.checkpoint import load
+from awnet.attacks.second_network import second_network
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.losses import KL, CrossEntropy
@@ -74,7 +73,7 @@ class PaperAdaptive(Attack):
         return self._pgd.start(x, target, noise)
 
     def query(self, state: PGDState) -> Steering:
-        taught = _teacher(self.teacher, state.x.device)(state.x_adv) if self.teacher else None
+        taught = second_network(self.teacher, state.x.device)(state.x_adv) if self.teacher else None
 
         def loss(logits: Logits) -> PerExample:
             raised = CrossEntropy()(logits, state.target)
@@ -93,7 +92,7 @@ class PaperAdaptive(Attack):
             # of a function of two arguments, both of which follow x: the gradients along each add up
             with torch.enable_grad():
                 x = state.x_adv.detach().requires_grad_()
-                apart = self._distance(answer.logits, _teacher(self.teacher, x.device)(x))
+                apart = self._distance(answer.logits, second_network(self.teacher, x.device)(x))
                 gradient = gradient + torch.autograd.grad(apart.sum(), x)[0]
         return self._pgd.update(state, answer._replace(gradient=gradient), noise)
 
@@ -106,11 +105,6 @@ class PaperAdaptive(Attack):
 
     def adversarial(self, state: PGDState) -> Images:
         return state.x_adv
-
-
-@cache
-def _teacher(path: str, device: torch.device) -> nn.Module:
-    return load(path, device=device).eval().requires_grad_(False)
 
 
 def adaptive_paper(threat: ThreatModel) -> PaperAdaptive:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from attacks.nets import lively
-from awnet.attacks.adaptive.paper import PaperAdaptive, _teacher, adaptive_paper
+from awnet.attacks.adaptive.paper import PaperAdaptive, adaptive_paper
 from awnet.attacks.attack import evaluate
 from awnet.attacks.pgd import pgd_trades
+from awnet.attacks.second_network import second_network
 from awnet.checkpoint import save_model
 from awnet.errors import Mistake
 from awnet.models import AWNet, AWNetConfig, ResNetConfig, create
@@ -53,7 +54,7 @@ def test_a_step_follows_the_gradient_of_eq_22(teacher, taught, through_teacher):
     loss = F.cross_entropy(output.logits, y, reduction="sum")
     loss = loss + 3.0 * F.cross_entropy(output.routing.type_logits, torch.zeros(4, dtype=torch.int64), reduction="sum")
     if taught:
-        log_t = F.log_softmax(_teacher(teacher, at.device)(at) / 2, dim=1)
+        log_t = F.log_softmax(second_network(teacher, at.device)(at) / 2, dim=1)
         log_t = log_t if through_teacher else log_t.detach()
         log_s = F.log_softmax(output.logits / 2, dim=1)
         loss = loss + 0.5 * 4 * (log_t.exp() * (log_t - log_s)).sum()

@@ -1,0 +1,64 @@
+"""Transfer by its definition: the surrogate's adversarial images, and the model's verdict on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from attacks.nets import lively
+from awnet.attacks import APGD, PGD, Engine, TensorExamples, Transfer, deep_sloth
+from awnet.checkpoint import load, save_model
+from awnet.config import from_json, to_json
+from awnet.errors import Mistake
+from awnet.losses import Unsure
+from awnet.models import ResNetConfig, create
+from awnet.threat_model import Linf
+
+BALL = Linf(0.1)
+NET = ResNetConfig(depth=10, width=4)
+X = torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(10) % 5
+
+
+@pytest.fixture
+def surrogate(tmp_path: Path) -> str:
+    net = lively(create(NET, classes=5, seed=1), X)
+    about = {"classes": [str(i) for i in range(5)], "shape": [3, 8, 8]}
+    save_model(tmp_path, net, NET, about)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("attack", [PGD(threat=BALL, steps=5), APGD(threat=BALL, steps=5)])
+def test_it_is_the_attack_on_the_surrogate_shown_to_the_model(attack: APGD | PGD, surrogate: str):
+    model, other = lively(create(NET, classes=5, seed=2), X), load(surrogate)
+    expected = replace(attack, stop_on_success=False)(other, X, Y, seed=3)
+    transfer = Transfer(attack=attack, surrogate=surrogate)
+    torch.testing.assert_close(transfer(model, X, Y, seed=3), expected)
+    found = Engine(batch_size=4).run(transfer, model, TensorExamples(X, Y, torch.arange(10)), seed=3)
+    torch.testing.assert_close(found.x_adv, expected)
+    with torch.no_grad():
+        assert torch.equal(found.prediction, model.eval()(expected).argmax(1))
+    assert (found.backwards == 0).all() and (found.forwards == 3).all()
+
+
+def test_its_settings_come_back(surrogate: str):
+    transfer = Transfer(attack=PGD(threat=BALL), surrogate=surrogate)
+    assert from_json(to_json(transfer)) == transfer
+    assert transfer.within(Linf(0.2)).threat == transfer.within(Linf(0.2)).attack.threat == Linf(0.2)
+
+
+def test_no_such_surrogate(tmp_path: Path):
+    with pytest.raises(Mistake, match="nowhere"):
+        Transfer(attack=PGD(threat=BALL), surrogate=str(tmp_path / "nowhere"))(create(NET, classes=5), X, Y)
+
+
+def test_deep_sloth_evens_the_prediction_out():
+    model = lively(create(NET, classes=5, seed=2), X)
+    found = deep_sloth(BALL)(model, X, Y)
+    with torch.no_grad():
+        before, after = (Unsure()(model.eval()(t), Y) for t in (X, found))
+    assert (after > before).all() and (after <= -torch.tensor(5.0).log() + 1e-6).all()
+    assert BALL.contains(X, found).all()
