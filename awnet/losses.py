@@ -31,6 +31,15 @@ class CrossEntropy:
 
 @setting
 @dataclass(frozen=True)
+class LogLikelihood:
+    """log softmax(z)_y, at most 0: who raises it makes the prediction surer."""
+
+    def __call__(self, logits: Logits, y: Labels) -> PerExample:
+        return -F.cross_entropy(logits, y, reduction="none")
+
+
+@setting
+@dataclass(frozen=True)
 class Margin:
     """max_{k != y} z_k - z_y, positive exactly where the image is misclassified (Carlini and Wagner, 2017, f_6).
 

@@ -125,12 +125,9 @@ def mean_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> Difference:
 def auc(p_clean: Scores, p_attacked: OtherScores) -> float:
     """The probability that a clean image gets a higher P(clean) than an attacked one; ties count half (0.5: blind)."""
     values = torch.cat([p_clean, p_attacked]).double()
-    order = values.argsort(stable=True)
-    ranks = torch.empty_like(values)
-    ranks[order] = torch.arange(1, len(values) + 1, dtype=torch.float64)
-    # ties share the mean of their ranks
     _, group, counts = values.unique(return_inverse=True, return_counts=True)
-    ranks = torch.zeros(len(counts), dtype=torch.float64).scatter_add(0, group, ranks)[group] / counts[group]
+    last = counts.cumsum(0).double()  # the rank of the last of each group of ties, which share the mean of theirs
+    ranks = (last - (counts - 1) / 2)[group]
     n, m = len(p_clean), len(p_attacked)
     return ((ranks[:n].sum() - n * (n + 1) / 2) / (n * m)).item()
 
@@ -142,3 +139,17 @@ def roc(p_clean: Scores, p_attacked: OtherScores) -> tuple[list[float], list[flo
     false_alarms = torch.searchsorted(p_clean.double().sort().values, thresholds, right=True) / max(len(p_clean), 1)
     noticed = torch.searchsorted(p_attacked.double().sort().values, thresholds, right=True) / max(len(p_attacked), 1)
     return false_alarms.tolist(), noticed.tolist()
+
+
+def noticed_at(false_alarms: float, p_clean: Scores, p_attacked: OtherScores) -> float:
+    """The share of attacked images below the highest threshold that calls at most this share of clean ones attacked.
+
+    TPR at a fixed FPR; NaN where there are no attacked images.
+    """
+    return float((p_attacked.double() < threshold_at(false_alarms, p_clean)).double().mean())
+
+
+def threshold_at(false_alarms: float, p_clean: Scores) -> float:
+    """The highest threshold below which at most this share of clean images lies."""
+    ordered = p_clean.double().sort().values
+    return float(ordered[min(int(false_alarms * len(ordered) + 1e-9), len(ordered) - 1)])

@@ -78,8 +78,11 @@ class Planted(nn.Module):
         logits, log_odds = self.decide(x, x, "", torch.zeros(len(x), dtype=torch.bool))
         return logits, log_odds.sigmoid()
 
-    def best_margin(self, x: Tensor) -> Tensor:
-        """The largest margin of a wrong class in the ball around each image, in float64, shape (b,)."""
+    def best_margin(self, x: Tensor, above: float = -torch.inf) -> Tensor:
+        """The largest margin of a wrong class in the ball around each image, in float64, shape (b,).
+
+        With `above`, among images of larger log-odds alone; -infinity where there are none.
+        """
         x = x.flatten(1).double()
         low, high = (-BALL.eps * torch.ones_like(x)).maximum(-x), (BALL.eps * torch.ones_like(x)).minimum(1 - x)
         r = self.router.w.double()
@@ -89,6 +92,7 @@ class Planted(nn.Module):
         everywhere = [torch.lerp(least, most, at) for at in torch.linspace(0, 1, 20, dtype=torch.float64)]
         where_p_moves = [least.maximum(at).minimum(most) for at in torch.linspace(-10, 10, 61, dtype=torch.float64)]
         for log_odds in everywhere + where_p_moves:
+            log_odds = log_odds.clamp(min=above)
             p = self.weight(log_odds.float()).double()[:, None]
             for of_fragile, of_robust in zip(self.fragile.w.double(), self.robust.w.double(), strict=True):
                 w = p * of_fragile + (1 - p) * of_robust  # (b, pixels)
@@ -98,7 +102,7 @@ class Planted(nn.Module):
                 inside = (slack * torch.where(slack > 0, high[:, None], low[:, None])).sum(2)
                 raised = (inside + prices * (log_odds - now)[:, None]).amin(1)
                 best = best.maximum(((x - 0.5) * w).sum(1) + b + raised)
-        return best
+        return torch.where(most > above, best, -torch.inf)
 
 
 class Sample(NamedTuple):

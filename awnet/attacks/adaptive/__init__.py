@@ -1,6 +1,7 @@
 """Attacks on what routes: on models that decide for each image how it is classified, by somebody who knows that they do."""
 
 from awnet.attacks.adaptive.constrained import orthogonal, selective, stay
+from awnet.attacks.adaptive.evade import evasions
 from awnet.attacks.adaptive.joint import joint
 from awnet.attacks.adaptive.paper import PaperAdaptive
 from awnet.attacks.adaptive.parts import expert_only, router_only
@@ -12,6 +13,7 @@ __all__ = [
     "PaperAdaptive",
     "Steer",
     "adaptive_suite",
+    "evasions",
     "expert_only",
     "joint",
     "orthogonal",

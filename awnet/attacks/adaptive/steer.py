@@ -9,6 +9,7 @@ Auto-PGD does. Each run aims at a class of its own, and the weight of the push f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Literal, NamedTuple
 
 import torch
@@ -40,7 +41,7 @@ class SteerState(NamedTuple):
         second: whether it is in the second leg.
         weight: of the push.
         climb: the leg's own state.
-        answer, margin: the image of the queries to the model as it is that is closest to misclassified, and by how much.
+        answer, margin: the image of the queries to the model as it is that is closest to a success, and by how much.
     """
 
     x: Images
@@ -73,6 +74,8 @@ class Steer(Attack):
         then_size: the first step of the second leg, as a fraction of eps; small enough not to lose the start at once.
         targets: how many classes to aim at, the likeliest ones of the clean image.
         restarts: runs for each of them.
+        caught: the log-odds of clean up to which an image is caught: it is a success only above, and both legs push it there.
+            An engine does not know that, so such an attack ends by itself, `stop_on_success` being off.
     """
 
     threat: ThreatModel
@@ -86,9 +89,15 @@ class Steer(Attack):
     then_size: float = 0.5
     targets: int = 3
     restarts: int = 1
+    caught: float = -inf
     stop_on_success: bool = True
 
     def __post_init__(self) -> None:
+        if self._hides and (self.stop_on_success or self.push != "clean" or self.form):
+            raise Mistake(
+                "an attack that must not be caught pushes the model as it is to clean and does not stop at the first "
+                f"misclassified image; got push={self.push}, form={self.form!r}, stop_on_success={self.stop_on_success}"
+            )
         if min(self.steps, self.then, self.targets, self.restarts) < 1 or not 0 < self.reach <= 1:
             raise Mistake(
                 "steering needs at least one step in each leg, one target and one run for it, and a reach in (0, 1]; got "
@@ -100,6 +109,10 @@ class Steer(Attack):
     def queries(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         first, second = self._legs
         return 1 + self.targets * self.restarts * (first.queries + second.queries)
+
+    @property
+    def _hides(self) -> bool:
+        return self.caught > -inf
 
     @property
     def _legs(self) -> tuple[Climb, Climb]:
@@ -138,13 +151,16 @@ class Steer(Attack):
         looked = state.run < 0
         asked = select(looked, state.x, state.climb.now)
         margin = Margin()(answer.logits, state.y)
+        if self._hides and answer.log_odds is not None:
+            margin = torch.minimum(margin, answer.log_odds - self.caught)
         further = (margin > state.margin) & self.threat.contains(state.x, asked)
         further = further if answer.real is None else further & answer.real
 
         first, second = self._legs
         weighed = self._weighed(state, answer)
         near = first.move(state.climb, state.x, weighed.merit, weighed.direction)
-        far = second.move(state.climb, state.x, answer.loss, answer.gradient)
+        onwards = (weighed.merit, weighed.direction) if self._hides else (answer.loss, answer.gradient)
+        far = second.move(state.climb, state.x, *onwards)
         turn = ~looked & ~state.second & first.ended(near)
         ended = ~looked & state.second & second.ended(far)
 
@@ -175,7 +191,13 @@ class Steer(Attack):
         sign = 1 if self.push == "clean" else -1
         beyond = sign * answer.log_odds - self.level
         return Weighed.of(
-            self.weigh, answer.loss, answer.gradient, beyond, sign * answer.towards_clean, state.weight, bool(self.form)
+            self.weigh,
+            answer.loss,
+            answer.gradient,
+            beyond,
+            sign * answer.towards_clean,
+            state.weight,
+            bool(self.form) or self._hides,
         )
 
     def _from(self, x_adv: Images, state: SteerState, noise: Noise) -> ClimbState:
@@ -186,7 +208,8 @@ class Steer(Attack):
         )
 
     def done(self, state: SteerState) -> Hits:
-        return state.run >= state.runs
+        ended = state.run >= state.runs
+        return ended | (state.margin > 0) if self._hides else ended
 
     def adversarial(self, state: SteerState) -> Images:
         return state.answer

@@ -1,0 +1,266 @@
+"""How well a model tells attacked images from clean ones, and what that is worth.
+
+The detector is the model's P(clean), or its log-odds where it offers them, which never saturate. It is judged
+
+- against each attack, on all attacked images as the paper does (5.3.3), and on those that also fool the class, which alone
+  do harm;
+- at the rates of false alarms that people can live with, 1 % and 5 %, beside the AUC;
+- on benign changes, which are no attacks: what share of them sets off the alarm at the threshold of clean images;
+- against attackers who fool class and detector at once (`awnet.attacks.adaptive.evade`). "Accuracy with rejection" counts an
+  image as withstanding where no attack both fools the class and goes unnoticed. Detecting at eps is about as hard as
+  classifying at eps/2 (Tramer, 2022, https://arxiv.org/abs/2107.11630): the robust accuracy at eps/2 stands beside it, and a
+  detector that promises much more than that has not been attacked well enough.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from awnet.attacks.adaptive import evasions
+from awnet.attacks.attack import Attack, frozen_for_attack
+from awnet.attacks.engine import Engine, TensorExamples
+from awnet.attacks.pgd import PGD
+from awnet.attacks.suite import Suite
+from awnet.config import to_json
+from awnet.data.dataset import Dataset
+from awnet.errors import Mistake
+from awnet.evaluation.benign import BENIGN
+from awnet.evaluation.metrics import Accuracy, accuracy, auc, noticed_at, threshold_at
+from awnet.folders import replace_folder
+from awnet.losses import LogLikelihood
+from awnet.models.model import Deciding, judge
+from awnet.noise import Noise
+from awnet.provenance import provenance
+from awnet.threat_model import ThreatModel
+from awnet.types import Hits, Images, PerExample
+
+RATES = (0.01, 0.05)  # of false alarms
+LOWERED = "lower loss"  # the benign change that knows the network: it makes its prediction surer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a model says of one set of images, the same examples in the same order.
+
+    Args:
+        score: the higher, the cleaner; shape (n,).
+        correct: whether each is classified correctly.
+    """
+
+    score: PerExample
+    correct: Hits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """Scores and hits of every example; all figures are made of them.
+
+    Args:
+        threat: what the attacks may do.
+        clean: the images as they are.
+        benign: each benign change, by name.
+        attacked: each attack at eps, by name.
+        halved: each attack at eps/2.
+        evaded: for each rate of false alarms, which examples some attack at eps misclassifies unnoticed.
+        evaded_halved: the same at eps/2.
+    """
+
+    threat: ThreatModel
+    clean: Seen
+    benign: Mapping[str, Seen]
+    attacked: Mapping[str, Seen]
+    halved: Mapping[str, Seen]
+    evaded: Mapping[float, Hits]
+    evaded_halved: Mapping[float, Hits]
+
+    def false_alarms(self, rate: float, benign: str) -> float:
+        """The share of a benign change below the threshold that this share of clean images sets off."""
+        return noticed_at(rate, self.clean.score, self.benign[benign].score)
+
+    def auc(self, attack: str, *, fooled: bool = False) -> float:
+        """Against an attack, on all of its images or on those that fool the class; NaN where there are none."""
+        scores = self._scores(self.attacked[attack], fooled)
+        return auc(self.clean.score, scores) if len(scores) else float("nan")
+
+    def noticed(self, rate: float, attack: str, *, fooled: bool = False) -> float:
+        """TPR at this FPR."""
+        return noticed_at(rate, self.clean.score, self._scores(self.attacked[attack], fooled))
+
+    def with_rejection(self, rate: float, *, halved: bool = False) -> Accuracy:
+        """The share that is right and let through as it is, and that no attack misclassifies unnoticed."""
+        through = self.clean.correct & (self.clean.score >= threshold_at(rate, self.clean.score))
+        return accuracy(through & ~(self.evaded_halved if halved else self.evaded)[rate])
+
+    def robust(self, *, halved: bool = False) -> Accuracy:
+        """The classifier's accuracy by itself, under the worst of the attacks for each example."""
+        seen = (self.halved if halved else self.attacked).values()
+        return accuracy(torch.stack([self.clean.correct, *(one.correct for one in seen)]).all(0))
+
+    def figures(self) -> dict[str, Any]:
+        """All of them, as plain numbers: what the record and the tables say."""
+        rates = sorted(self.evaded)
+        return {
+            "images": len(self.clean.score),
+            "clean accuracy": accuracy(self.clean.correct).value,
+            "false alarms": {
+                name: {
+                    "accuracy": accuracy(seen.correct).value,
+                    **{f"{r:g}": self.false_alarms(r, name) for r in rates},
+                }
+                for name, seen in self.benign.items()
+            },
+            "attacks": {
+                name: {
+                    "accuracy": accuracy(seen.correct).value,
+                    "accuracy at eps/2": accuracy(self.halved[name].correct).value,
+                    "AUC": self.auc(name),
+                    "AUC, fooled": self.auc(name, fooled=True),
+                    **{f"noticed at {r:g}": self.noticed(r, name) for r in rates},
+                    **{f"noticed at {r:g}, fooled": self.noticed(r, name, fooled=True) for r in rates},
+                }
+                for name, seen in self.attacked.items()
+            },
+            "worst of the attacks": {"eps": self.robust().value, "eps/2": self.robust(halved=True).value},
+            "accuracy with rejection": {
+                f"{r:g}": {"eps": self.with_rejection(r).value, "eps/2": self.with_rejection(r, halved=True).value}
+                for r in rates
+            },
+        }
+
+    def save(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Write `detection.json`, the figures and what is said of them, and every score and hit beside it.
+
+        Raises:
+            Mistake: the folder cannot be written.
+        """
+        sets = {"clean": self.clean, **{f"benign/{name}": seen for name, seen in self.benign.items()}}
+        sets |= {f"attacked/{name}": seen for name, seen in self.attacked.items()}
+        sets |= {f"halved/{name}": seen for name, seen in self.halved.items()}
+        arrays = {f"{name}/{what}": t for name, seen in sets.items() for what, t in vars(seen).items()}
+        arrays |= {f"evaded/{rate:g}": hits for rate, hits in self.evaded.items()}
+        arrays |= {f"evaded halved/{rate:g}": hits for rate, hits in self.evaded_halved.items()}
+        said = {"threat": {**to_json(self.threat), "text": str(self.threat)}, **about, "figures": self.figures()}
+
+        def write(place: Path) -> None:
+            save_file({name: t.contiguous() for name, t in arrays.items()}, place / "detection.safetensors")
+            (place / "detection.json").write_text(json.dumps({**said, "provenance": provenance()}, indent=1) + "\n")
+
+        replace_folder(folder, write)
+
+    def _scores(self, seen: Seen, fooled: bool) -> Tensor:
+        return seen.score[self.clean.correct & ~seen.correct] if fooled else seen.score
+
+
+def detection(
+    model: nn.Module,
+    dataset: Dataset,
+    attacks: Callable[[ThreatModel], Mapping[str, Attack | Suite]],
+    *,
+    threat: ThreatModel,
+    engine: Engine | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    rates: tuple[float, ...] = RATES,
+    watch: Callable[[str], None] = lambda what: None,
+) -> Detection:
+    """Judge a detector.
+
+    Args:
+        model: tells attacked images from clean ones; left as it was.
+        dataset: the examples.
+        attacks: for a threat model; asked for eps and for eps/2.
+        threat: of the attacks.
+        engine: how they are run.
+        seed: of their random numbers, and of the subset.
+        limit: at most so many examples, chosen by the seed.
+        rates: of false alarms.
+        watch: told what begins.
+
+    Raises:
+        Mistake: the model does not tell attacked images from clean ones.
+    """
+    engine = engine or Engine()
+    dataset = dataset if limit is None or limit >= len(dataset) else dataset.sample(limit, seed=seed)
+    if len(dataset) == 0:
+        raise Mistake(f"there are no {dataset.split} images of {dataset.name} to judge a detector on")
+    x, y = dataset.batch(torch.arange(len(dataset)))
+    noise, half = Noise(seed, dataset.ids), replace(threat, eps=threat.eps / 2)
+    examples = TensorExamples(x, y, dataset.ids)
+
+    def see(images: Images) -> Seen:
+        score, prediction = scores(model, images, engine.batch_size)
+        return Seen(score=score, correct=prediction == y)
+
+    watch("clean images")
+    clean = see(x)
+    if clean.score.isnan().any():
+        raise Mistake(f"a {type(model).__name__} does not tell clean images from attacked ones; AW-Net does")
+    watch("benign changes")
+    benign = {name: see(change(x, threat, noise)) for name, change in BENIGN.items()}
+    lower = PGD(threat=threat, loss=LogLikelihood(), initial="zero")
+    benign[LOWERED] = see(engine.run(lower, model, examples, seed=seed).x_adv)
+
+    def under(ball: ThreatModel) -> dict[str, Seen]:
+        found = {}
+        for name, attack in attacks(ball).items():
+            watch(f"{name} at {ball}")
+            found[name] = see(engine.run(attack, model, examples, seed=seed).x_adv)
+        return found
+
+    def unnoticed(ball: ThreatModel, by: Mapping[str, Seen]) -> dict[float, Hits]:
+        found = {}
+        for rate in rates:
+            caught = threshold_at(rate, clean.score)
+            through = torch.zeros_like(clean.correct)
+            for seen in by.values():
+                through |= ~seen.correct & (seen.score >= caught)
+            if isinstance(model, Deciding):
+                for name, attack in evasions(ball, caught).items():
+                    rest = (clean.correct & ~through).nonzero()[:, 0]
+                    watch(f"{name} at {ball}, {rate:.0%} false alarms, {len(rest)} images left")
+                    if len(rest):
+                        part = TensorExamples(x[rest], y[rest], dataset.ids[rest])
+                        score, prediction = scores(
+                            model, engine.run(attack, model, part, seed=seed).x_adv, engine.batch_size
+                        )
+                        through[rest] = (prediction != y[rest]) & (score >= caught)
+            found[rate] = through
+        return found
+
+    attacked, halved = under(threat), under(half)
+    return Detection(
+        threat=threat,
+        clean=clean,
+        benign=benign,
+        attacked=attacked,
+        halved=halved,
+        evaded=unnoticed(threat, attacked),
+        evaded_halved=unnoticed(half, halved),
+    )
+
+
+@torch.no_grad()
+def scores(model: nn.Module, x: Images, batch_size: int) -> tuple[PerExample, Tensor]:
+    """How clean a model takes each image for, the higher the cleaner, and its class; in float32, on the CPU.
+
+    Log-odds where it offers them (`Deciding`), else P(clean), or NaN.
+    """
+    device = next((t.device for t in model.parameters()), x.device)
+    found = []
+    with frozen_for_attack(model):
+        for part in x.to(device).split(batch_size):
+            if isinstance(model, Deciding):
+                nobody = torch.zeros(len(part), dtype=torch.bool, device=device)
+                logits, score = model.decide(part, part, "", nobody)
+            else:
+                logits, score = judge(model, part)
+            found.append((score.cpu(), logits.argmax(1).cpu()))
+    return torch.cat([score for score, _ in found]), torch.cat([prediction for _, prediction in found])
