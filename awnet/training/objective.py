@@ -9,7 +9,8 @@ a static network sees them one after the other; AW-Net sees them side by side, e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -51,6 +52,17 @@ class Losses(NamedTuple):
         """The scalar to descend."""
         first, *others = (self.weights[name] * term.mean() for name, term in self.terms.items())
         return sum(others, start=first)
+
+
+@contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Every buffer is afterwards what it was, running statistics among them."""
+    before = {name: t.clone() for name, t in model.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, t in model.named_buffers():
+            t.copy_(before[name])
 
 
 class Objective(nn.Module, ABC):

@@ -74,11 +74,11 @@ def awnet(x: Tensor, **settings) -> AWNet:
 
 
 def teachers(x: Tensor | None = None) -> dict[str, nn.Module]:
-    """Two networks that disagree; in double precision where images in it are given."""
+    """Two networks that disagree, and a helper that is one of them; in double precision where images in it are given."""
     found = {"clean": own(5, dropout=0.5), "robust": own(6, dropout=0.5)}
     for network in found.values():
         nn.init.normal_(network.head.weight, std=0.5, generator=torch.Generator().manual_seed(3))
         network.head.weight.data *= 1 if network is found["clean"] else -0.5
         if x is not None:
             network.double()
-    return dict(found)
+    return {**found, "helper": found["clean"]}

@@ -1,0 +1,112 @@
+"""HAT (Rade and Moosavi-Dezfooli, 2022, https://openreview.net/forum?id=Azh9QBQ4tR7): helper examples reduce excessive margins.
+
+    CE(f(x), y) + beta KL(f(x) || f(x_adv)) + gamma CE(f(x + h (x_adv - x)), y_helper)
+
+A helper example lies h times as far along the attack, and its label is what a network trained on clean images says of x_adv.
+As in the published code it is not clipped to [0, 1], the attack is on the KL to the prediction before it, and the three sorts
+of images pass one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor, nn
+
+from awnet.attacks.pgd import PGD
+from awnet.config import setting
+from awnet.errors import Mistake
+from awnet.losses import KL, CrossEntropy
+from awnet.threat_model import ThreatModel
+from awnet.training.objective import OBJECTIVES, Losses, Moment, Objective, ObjectiveConfig, PairObjective
+from awnet.types import Images, Labels, Logits
+
+
+@setting
+@dataclass(frozen=True, kw_only=True)
+class HATConfig(ObjectiveConfig):
+    """HAT.
+
+    Args:
+        helper: a checkpoint of a network trained on clean images, or the name of a recipe that trains it first.
+        beta: of stability; 2.5 for CIFAR-10.
+        gamma: of the helper examples; 0.5.
+        reach: h, how far a helper example lies along the attack; 2.
+        steps: of the inner PGD, from x + 0.001 N(0, 1).
+        step_size: as a fraction of eps (2/255 at eps 8/255).
+    """
+
+    helper: str = ""
+    beta: float = 2.5
+    gamma: float = 0.5
+    reach: float = 2.0
+    steps: int = 10
+    step_size: float = 1 / 4
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.beta < inf and 0 <= self.gamma < inf and 0 < self.reach < inf):
+            raise Mistake(
+                "HAT needs beta and gamma of 0 or more and a positive reach, all finite, got "
+                f"{self.beta:g}, {self.gamma:g} and {self.reach:g}"
+            )
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        return {"helper": self.helper}
+
+    def build(self, threat: ThreatModel, teachers: dict[str, nn.Module]) -> HAT:
+        return HAT(self, threat, helper=teachers["helper"])
+
+
+class HAT(Objective):
+    """The HAT loss; the helper is asked in eval mode and never trained."""
+
+    def __init__(self, config: HATConfig, threat: ThreatModel, *, helper: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.pair = _Stability(config, threat)
+        self._helper = (helper.eval(),)  # in a tuple, so that it is no part of what this module trains or saves
+
+    def adversarial(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Images:
+        return self.pair.adversarial(model, x, y, ids, moment)
+
+    def forward(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Losses:
+        x_adv = self.adversarial(model, x, y, ids, moment)
+        with torch.no_grad():
+            y_helper = self._helper[0](x_adv).argmax(1)
+        clean, adversarial = model(x), model(x_adv)
+        helped = model(x + self.config.reach * (x_adv - x))
+        losses = self.pair.compare(clean, adversarial, x, x_adv, y, moment)
+        terms = {**losses.terms, "helper": CrossEntropy()(helped, y_helper)}
+        return Losses(terms, {**losses.weights, "helper": self.config.gamma}, {})
+
+    def _apply(self, fn, recurse: bool = True):  # noqa: ANN001, ANN202 - moves the helper with the module
+        self._helper[0]._apply(fn)
+        return super()._apply(fn, recurse)
+
+
+class _Stability(PairObjective):
+    """HAT without its helper examples, which is TRADES with another inner step."""
+
+    uses_clean = True
+
+    def __init__(self, config: HATConfig, threat: ThreatModel) -> None:
+        super().__init__()
+        self.beta = config.beta
+        self.attack = PGD(threat=threat, loss=KL(), steps=config.steps, step_size=config.step_size, initial="gaussian")
+
+    def inner_target(self, model: Callable[[Images], Logits], x: Images, y: Labels) -> Tensor:
+        return model(x).detach()
+
+    def compare(
+        self, clean: Logits | None, adversarial: Logits, x: Images, x_adv: Images, y: Labels, moment: Moment
+    ) -> Losses:
+        assert clean is not None
+        terms = {"clean": CrossEntropy()(clean, y), "stability": KL()(adversarial, clean)}
+        return Losses(terms, {"clean": 1.0, "stability": self.beta}, {})
+
+
+OBJECTIVES.register("hat")(HATConfig())
