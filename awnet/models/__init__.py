@@ -15,14 +15,20 @@ from awnet.models.model import (
     parameter_count,
 )
 from awnet.models.preact_resnet import PreActResNet, PreActResNetConfig
+from awnet.models.rdi import RDIResNet, RDIResNetConfig
+from awnet.models.repvgg import RepVGG, RepVGGConfig
 from awnet.models.resnet import ResNet, ResNetConfig
 from awnet.models.resnet_cifar import ResNetCifar, ResNetCifarConfig
 from awnet.models.router import Router, RouterConfig, Routing
+from awnet.models.separate_net import SeparateNet, SeparateNetConfig
 from awnet.models.static_mixture import StaticMixture, StaticMixtureConfig
+from awnet.models.swin import Swin, SwinConfig
+from awnet.models.vgg import VGG, VGGConfig
 from awnet.models.wide_resnet import WideResNet, WideResNetConfig
 
 __all__ = [
     "MODELS",
+    "VGG",
     "AWNet",
     "AWNetConfig",
     "Architecture",
@@ -37,6 +43,10 @@ __all__ = [
     "Output",
     "PreActResNet",
     "PreActResNetConfig",
+    "RDIResNet",
+    "RDIResNetConfig",
+    "RepVGG",
+    "RepVGGConfig",
     "ResNet",
     "ResNetCifar",
     "ResNetCifarConfig",
@@ -44,8 +54,13 @@ __all__ = [
     "Router",
     "RouterConfig",
     "Routing",
+    "SeparateNet",
+    "SeparateNetConfig",
     "StaticMixture",
     "StaticMixtureConfig",
+    "Swin",
+    "SwinConfig",
+    "VGGConfig",
     "WideResNet",
     "WideResNetConfig",
     "create",

@@ -76,6 +76,8 @@ class WideResNet(nn.Module):
         return self.head(F.relu(self.bn(out)).mean((2, 3)))
 
 
+MODELS.register("wrn-22-6")(WideResNetConfig(depth=22, widen=6))
 MODELS.register("wrn-28-10")(WideResNetConfig(depth=28, widen=10))
 MODELS.register("wrn-34-8")(WideResNetConfig(depth=34, widen=8))
 MODELS.register("wrn-34-10")(WideResNetConfig(depth=34, widen=10))
+MODELS.register("wrn-70-16")(WideResNetConfig(depth=70, widen=16))

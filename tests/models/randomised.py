@@ -24,6 +24,10 @@ def randomise(model: nn.Module, seed: int = 1) -> nn.Module:
                 nn.init.kaiming_normal_(module.weight)
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    module.bias.normal_(0, 0.5)
+            elif isinstance(module, nn.LayerNorm):
+                module.weight.uniform_(0.3, 1.2)
                 module.bias.normal_(0, 0.5)
     return model
 
