@@ -9,6 +9,7 @@ whose wrap-around multiplication is the same on every device; uniforms keep 24 b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ def mix(z: Tensor) -> Tensor:
     return z ^ _shift_right(z, 31)
 
 
+@lru_cache(4096)  # a step asks for the same few again and again
 def fold(seed: int, *values: int) -> int:
     """A new seed from a seed and whole numbers (an epoch, a purpose); different values give unrelated seeds.
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from awnet.attacks.attack import Answer, Attack, Gradient, select
+from awnet.attacks.attack import Answer, Attack, Gradient, nobody, select
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.sparse_climb import SparseClimb
 from awnet.attacks.targets import aims, runners_up
@@ -122,6 +122,10 @@ class Climb:
         """Whether the run has had all its evaluations."""
         return state.step > self.steps
 
+    def late(self, state: ClimbState) -> Hits:
+        """Whether the run is in the last quarter of its steps."""
+        return 4 * state.step > 3 * self.steps
+
 
 class APGDState(NamedTuple):
     """Where each example is.
@@ -212,28 +216,34 @@ class APGD(Attack):
         looked = state.run < 0
         asked = select(looked, state.x, state.climb.now)
         margin = Margin()(answer.logits, state.y)
-        further = (margin > state.margin) & self.threat.contains(state.x, asked)
+        further = margin > state.margin
+        if not nobody(further):
+            further = further & self.threat.contains(state.x, asked)
 
         targets, runs = state.targets, state.runs
-        if self.targets:
+        if self.targets and not nobody(looked):
             targets = select(looked, runners_up(answer.logits, state.y, self.targets), targets)
             runs = select(looked, aims(targets, state.y) * self.restarts, runs)
         moved: Any = self._climb.move(state.climb, state.x, answer.loss, answer.gradient)
         ended = self._climb.ended(moved) & ~looked
-        anew = self._climb.begin(state.x, state.run + 1, noise)
+        climb = moved if nobody(ended) else select(ended, self._climb.begin(state.x, state.run + 1, noise), moved)
         return APGDState(
             x=state.x,
             y=state.y,
             run=state.run + (looked | ended),
             runs=runs,
             targets=targets,
-            climb=select(looked, state.climb, select(ended, anew, moved)),
+            climb=select(looked, state.climb, climb),
             answer=select(further, asked, state.answer),
             margin=select(further, margin, state.margin),
         )
 
     def done(self, state: APGDState) -> Hits:
         return state.run >= state.runs
+
+    def delicate(self, state: APGDState) -> Hits:
+        """The last quarter of each run: the steps are small there, and so are the margins that remain."""
+        return (state.run >= 0) & self._climb.late(state.climb)
 
     def adversarial(self, state: APGDState) -> Images:
         return state.answer

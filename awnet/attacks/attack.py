@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -114,6 +114,10 @@ class Attack(ABC):
     @abstractmethod
     def done(self, state: Any) -> Hits:
         """Which examples need nothing more."""
+
+    def delicate(self, state: Any) -> Hits | None:
+        """Which examples are at a query that only float32 can answer well enough; None where that is never so."""
+        return None
 
     @abstractmethod
     def adversarial(self, state: Any) -> Images:
@@ -218,14 +222,24 @@ def fresh(attack: Attack, x: Images, target: Tensor, noise: Noise) -> Slots:
 
 
 def advance(
-    attack: Attack, model: Callable[[Images], Logits], slots: Slots, noise: Noise, lay: Layout = as_is
+    attack: Attack,
+    model: Callable[[Images], Logits],
+    slots: Slots,
+    noise: Noise,
+    lay: Layout = as_is,
+    seen: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Slots:
-    """One query, one answer and one update for every example that is not finished; no synchronisation with the device."""
+    """One query, one answer and one update for every example that is not finished; no synchronisation with a GPU.
+
+    The model is asked inside of the context `seen`, as a search may see it otherwise than it is.
+    """
     query = attack.query(slots.state)
-    answer = evaluate(model, query, lay)
+    with seen():
+        answer = evaluate(model, query, lay)
     state = select(slots.finished, slots.state, attack.update(slots.state, answer, noise))
-    finished = slots.finished | attack.done(state)
-    x_adv = select(slots.finished, slots.x_adv, attack.adversarial(state))
+    ended = ~slots.finished & attack.done(state)
+    x_adv = slots.x_adv if nobody(ended) else select(ended, attack.adversarial(state), slots.x_adv)
+    finished = slots.finished | ended
     if attack.stop_on_success:
         success = ~slots.finished & succeeds(attack.threat, slots.x, query.x, answer.logits, slots.target)
         success = success if answer.real is None else success & answer.real
@@ -243,12 +257,13 @@ def perturb(attack: Attack, model: Callable[[Images], Logits], x: Images, target
         slots = fresh(attack, x, target, noise)
         for _ in range(attack.queries):
             slots = advance(attack, model, slots, noise)
-        return slots.x_adv
+        return slots.x_adv.clone() if slots.x_adv is x else slots.x_adv
 
 
 def succeeds(threat: ThreatModel, x: Images, x_adv: Images, logits: Logits, y: Tensor) -> Hits:
     """Whether x_adv is misclassified and allowed: no attack is trusted to have stayed inside its threat model."""
-    return (logits.argmax(1) != y) & threat.contains(x, x_adv)
+    wrong = logits.argmax(1) != y
+    return wrong if nobody(wrong) else wrong & threat.contains(x, x_adv)
 
 
 Pytree = TypeVar("Pytree", bound=Any)
@@ -256,9 +271,42 @@ Pytree = TypeVar("Pytree", bound=Any)
 
 def select(mask: Hits, yes: Pytree, no: Pytree) -> Pytree:
     """`yes` for the examples in the mask and `no` for the others, in a tensor or in every tensor of a NamedTuple."""
+    if nobody(mask):
+        return no
+    return yes if nobody(~mask) else _where(mask, yes, no)
+
+
+def _where(mask: Hits, yes: Pytree, no: Pytree) -> Pytree:
     if isinstance(yes, Tensor):
         return cast(Pytree, torch.where(mask.view(-1, *[1] * (yes.ndim - 1)), yes, no))
-    return type(yes)(*(select(mask, a, b) for a, b in zip(yes, no, strict=True)))
+    return type(yes)(*(_where(mask, a, b) for a, b in zip(yes, no, strict=True)))
+
+
+def nobody(mask: Hits) -> bool:
+    """Whether the mask is known to be empty, so that what it would select need not be computed.
+
+    On a GPU that is never known: to ask would be to wait for all that it has been given to do.
+    """
+    return mask.device.type == "cpu" and not mask.any()
+
+
+def take(index: Tensor, tree: Pytree) -> Pytree:
+    """Some rows of a tensor or of every tensor of a NamedTuple, in the memory layout that they had."""
+    if isinstance(tree, Tensor):
+        layout = torch.channels_last if _by_channels(tree) else torch.contiguous_format
+        return cast(Pytree, tree[index].contiguous(memory_format=layout))
+    return type(tree)(*(take(index, part) for part in tree))
+
+
+def put(index: Tensor, rows: Pytree, tree: Pytree) -> Pytree:
+    """The tree with those of its rows replaced."""
+    if isinstance(tree, Tensor):
+        return cast(Pytree, tree.index_copy(0, index, rows))
+    return type(tree)(*(put(index, new, old) for new, old in zip(rows, tree, strict=True)))
+
+
+def _by_channels(t: Tensor) -> bool:
+    return t.ndim == 4 and not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -1,30 +1,44 @@
 """The engine that runs every attack over a whole set.
 
-It owns all that is not the attack's idea: full batches of one padded shape, whose slots are refilled as examples finish;
-the model's modes, restored exactly; precision; costs; progress; and the verdict, which is always taken in float32 on the
-images that come out. Since every batch has one shape and every random number is counted by example, neighbours, order and
-the number of examples change no bit of a result; another batch size changes it by rounding only.
+It owns all that is not the attack's idea: batches of one padded shape, whose slots are refilled as examples finish; the
+model's modes, restored exactly; precision; costs; progress; and the verdict, which is always the model's own in float32 on
+the images that come out. Since every batch has one shape and every random number is counted by example, neighbours, order
+and the number of examples change no bit of a result; another batch size changes it by rounding only.
+
+Once the queue is empty fewer and fewer slots are taken. The batch then shrinks, where the network has been seen to answer
+each image of the smaller batch with the very same bits: on a CPU it mostly does; elsewhere the batch stays as it is.
+
+In bfloat16 a search sees the network as `awnet/attacks/lean.py` tells. A success counts once the model itself, in float32,
+has confirmed it; and since that cannot show a success that was missed, FAB, and the last quarter of each run of APGD, are in
+float32. Examples at such a step and examples at others wait for each other in a pool of two batches, so that each evaluation
+is of one precision and full.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import Attack, Slots, advance, fresh, frozen_for_attack, select, succeeds
+from awnet.attacks.attack import Attack, Slots, advance, evaluate, fresh, frozen_for_attack, put, select, succeeds, take
 from awnet.attacks.attack import backwards as backwards_of
+from awnet.attacks.lean import Convolution, Lean, convolutions_of
 from awnet.attacks.suite import Suite
 from awnet.config import setting
 from awnet.errors import Mistake
+from awnet.losses import Margin
 from awnet.models.model import judge
 from awnet.noise import Noise, fold
 from awnet.threat_model import ThreatModel
 from awnet.types import Hits, Images, Labels, PerExample
+
+SMALLEST = 8  # batches shrink no further: less would keep no processor busy
 
 
 class Examples(Protocol):
@@ -87,6 +101,8 @@ class Sweep(NamedTuple):
         passes, backwards, confirmations: of each member, shape (n, members): evaluations of the model spent on each
             example, how many of them asked for gradients, and float32 confirmations beside them.
         prediction, p_clean, correct: the verdicts that there are.
+        margin: by how much x_adv is misclassified in the verdict that there is; who is furthest from it begins first, for
+            it will take longest.
         broken_by: as in the outcome.
     """
 
@@ -102,6 +118,7 @@ class Sweep(NamedTuple):
     prediction: Labels
     p_clean: PerExample
     correct: Hits
+    margin: PerExample
     broken_by: Tensor
 
     @property
@@ -116,18 +133,24 @@ class Engine:
     """How attacks are run.
 
     Args:
-        batch_size: slots; every evaluation of the model has this many examples, the last ones padded.
+        batch_size: how many examples an evaluation of the model has, the last ones padded. Where memory does not suffice it
+            is halved, with a warning.
         precision: of the search; the verdict is always float32.
         channels_last: memory layout of images.
+        look_every: after how many evaluations it is asked who has finished. To ask keeps a GPU waiting, not to ask keeps
+            slots waiting; results are the same. 0: at once on a CPU, every eighth time elsewhere.
     """
 
     batch_size: int = 128
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
+    look_every: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise Mistake(f"the engine's batch size must be at least 1, got {self.batch_size}")
+        if self.look_every < 0:
+            raise Mistake(f"the engine looks every 0 or more evaluations, got look_every={self.look_every}")
 
     def begin(
         self, attack: Attack | Suite, model: nn.Module, examples: Examples, *, seed: int = 0, member: int = 0
@@ -139,6 +162,9 @@ class Engine:
         searches = _searches(attack, seed)
         n, nobody = len(examples), torch.full((self.batch_size,), -1)
         slots = self._fresh(searches[member], examples, nobody, _device(model))
+        if self._delicate(searches[member].attack, slots) is not None:
+            nobody = nobody.repeat(2)
+            slots = self._fresh(searches[member], examples, nobody, _device(model))
         slots = slots._replace(finished=torch.ones_like(slots.finished))
         nothing, no = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool)
         return Sweep(
@@ -154,6 +180,7 @@ class Engine:
             prediction=nothing,
             p_clean=torch.zeros(n),
             correct=~no,
+            margin=torch.zeros(n),
             broken_by=nothing - 1,
         )
 
@@ -186,6 +213,7 @@ class Engine:
             return self.predict(model, examples, members=len(searches))
         with frozen_for_attack(model), torch.no_grad():
             sweep = sweep or self.begin(attack, model, examples, seed=seed)
+            network = self._network(model, examples)
             if is_suite and not sweep.member and not sweep.begun:
                 x, _ = examples.batch(torch.arange(len(examples)))
                 sweep = self._judged(None, model, examples, sweep._replace(x_adv=x.cpu().clone()))
@@ -195,7 +223,7 @@ class Engine:
                     anew = self.begin(attack, model, examples, seed=seed, member=place)
                     sweep = sweep._replace(member=anew.member, slots=anew.slots, slot_of=anew.slot_of, begun=anew.begun)
                     sweep = sweep._replace(left=~sweep.correct)
-                sweep = self._searched(searches[place], model, examples, sweep, watch)
+                sweep = self._searched(searches[place], network, examples, sweep, watch)
                 sweep = self._judged(searches[place], model, examples, sweep)
         met = sweep.passes > 0  # and so had a verdict
         spent = torch.stack([sweep.passes + sweep.confirmations + met, sweep.backwards], dim=2)
@@ -214,41 +242,42 @@ class Engine:
     def _searched(
         self,
         search: Search,
-        model: nn.Module,
+        network: Network,
         examples: Examples,
         sweep: Sweep,
         watch: Callable[[Sweep], None],
     ) -> Sweep:
         """The sweep when everybody has left the search."""
-        attack, member, device, b = search.attack, int(sweep.member), _device(model), self.batch_size
+        attack, member, device = search.attack, int(sweep.member), _device(network.model)
         slots, slot_of, begun = sweep.slots, sweep.slot_of.clone(), int(sweep.begun)
         left, x_adv = sweep.left, sweep.x_adv
         # views: written to in place
         passes, backwards, confirmations = (t[:, member] for t in (sweep.passes, sweep.backwards, sweep.confirmations))
-        queue = sweep.correct.nonzero()[:, 0]  # in a suite who has not been broken; by itself everybody
-        noise = self._noise(search, examples, slot_of, device)
-        exact = attack.exact or self.precision == "float32"
-        goes_back = backwards_of(attack.query(slots.state), model)
+        # in a suite who has not been broken; by itself everybody
+        queue = sweep.correct.nonzero()[:, 0]
+        queue = queue[sweep.margin[queue].argsort(stable=True)]
+        goes_back = backwards_of(attack.query(slots.state), network.model)
         while not left.all():
             free = slot_of < 0
-            if begun < len(queue) and free.sum() >= max(b // 16, 1):
+            if begun < len(queue) and free.sum() >= max(len(free) // 16, 1):
                 # Starts are computed for the whole shape too, so that they do not depend on how many enter at once.
                 entering = free & (free.cumsum(0) <= len(queue) - begun)
                 slot_of[entering] = queue[begun : begun + int(entering.sum())]
                 begun += int(entering.sum())
-                new = self._fresh(search, examples, slot_of, device)
-                slots = select(entering.to(device), new, slots)
-                noise = self._noise(search, examples, slot_of, device)
-            passes[slot_of[slot_of >= 0]] += 1
-            backwards[slot_of[slot_of >= 0]] += goes_back
-            with nullcontext() if exact else torch.autocast(device.type, dtype=torch.bfloat16):
-                # whatever layout a state has drifted into: the kernels, and so the last bits, depend on it
-                slots = advance(attack, model, slots, noise, self._laid_out)
-            if attack.stop_on_success and not exact:
-                slots, asked = self._confirmed(attack, model, slots, (slot_of >= 0).to(device))
-                confirmations[slot_of[asked.cpu()]] += 1
-            spent = passes[slot_of.clamp(min=0)] >= attack.queries
-            leaving = (slots.finished.cpu() | spent) & (slot_of >= 0)
+                slots = select(entering.to(device), self._fresh(search, examples, slot_of, device), slots)
+            rows, exact = self._next(attack, slots, slot_of)
+            rows = rows[: network.shapes.largest]
+            try:
+                turn = self._turned(search, network, examples, slots, slot_of, rows, exact, passes)
+            except torch.OutOfMemoryError:
+                network.shapes = network.shapes.halved()
+                continue
+            slots, of = turn.slots, slot_of[rows]
+            passes[of] += turn.asked
+            backwards[of] += turn.asked * goes_back
+            confirmations[of] += turn.confirmed
+            leaving = torch.zeros_like(slot_of, dtype=torch.bool)
+            leaving[rows] = turn.finished | (passes[of] >= attack.queries)
             if leaving.any():
                 x_adv[slot_of[leaving]] = slots.x_adv[leaving.to(device)].cpu()
                 left[slot_of[leaving]] = True
@@ -257,16 +286,75 @@ class Engine:
             watch(sweep)
         return sweep
 
+    def _delicate(self, attack: Attack, slots: Slots) -> Hits | None:
+        """Who is at a step that is searched in another precision than other steps are; None where all are searched alike."""
+        return None if self.precision == "float32" or attack.exact else attack.delicate(slots.state)
+
+    def _next(self, attack: Attack, slots: Slots, slot_of: Tensor) -> tuple[Tensor, bool]:
+        """Which slots have their turn, and whether in float32: all that are taken, or those at steps of one kind."""
+        taken, delicate = slot_of >= 0, self._delicate(attack, slots)
+        if delicate is None:
+            return taken.nonzero()[:, 0], attack.exact or self.precision == "float32"
+        groups = [(taken & kind).nonzero()[:, 0] for kind in (~delicate.cpu(), delicate.cpu())]
+        exact = len(groups[1]) > len(groups[0])
+        return groups[exact], exact
+
+    def _turned(
+        self,
+        search: Search,
+        network: Network,
+        examples: Examples,
+        slots: Slots,
+        slot_of: Tensor,
+        rows: Tensor,
+        exact: bool,
+        passes: Tensor,
+    ) -> Turn:
+        """Some slots after some evaluations of one precision, the others as they were."""
+        attack, device = search.attack, slots.finished.device
+
+        def ask(size: int) -> list[Tensor]:
+            state = take(_padded(rows, size).to(device), slots.state)
+            with network.seen(exact):
+                return [t for t in evaluate(network.model, attack.query(state), self._laid_out) if t is not None]
+
+        shape = network.shapes.fit((type(attack.query(slots.state)).__name__, exact), len(rows), ask)
+        whole = shape == len(slot_of)  # nothing is taken apart, and nobody looks at the free slots
+        index = torch.arange(shape) if whole else _padded(rows, shape)
+        place = rows if whole else torch.arange(len(rows))
+        part = slots if whole else take(index.to(device), slots)
+        noise = self._noise(search, examples, slot_of[index], device)
+        left = (attack.queries - passes[slot_of[index].clamp(min=0)]).to(device)
+        asked = torch.zeros_like(left)
+        for _ in range(self.look_every or (1 if device.type == "cpu" else 8)):
+            pausing, delicate = part.finished | (asked >= left), self._delicate(attack, part)
+            pausing = pausing if delicate is None else pausing | (delicate ^ exact)
+            given = part._replace(finished=pausing)
+            # whatever layout a state has drifted into: the kernels, and so the last bits, depend on it
+            moved = advance(attack, network.model, given, noise, self._laid_out, partial(network.seen, exact))
+            part = moved._replace(finished=torch.where(pausing, part.finished, moved.finished))
+            asked = asked + ~pausing
+        confirmed = torch.zeros_like(rows)
+        if attack.stop_on_success and network.differs(exact):
+            part, confirmed = self._confirmed(attack, network, part, place)
+        finished, asked = part.finished.cpu()[place], asked.cpu()[place]
+        slots = part if whole else put(rows.to(device), take(place.to(device), part), slots)
+        return Turn(slots, asked, confirmed, finished)
+
     def _judged(self, search: Search | None, model: nn.Module, examples: Examples, sweep: Sweep) -> Sweep:
         """The sweep with the verdict on who met this search, or without one on the images as they are."""
         met = sweep.correct.nonzero()[:, 0]
-        prediction, p_clean, correct = (t.clone() for t in (sweep.prediction, sweep.p_clean, sweep.correct))
+        verdict = sweep.prediction, sweep.p_clean, sweep.correct, sweep.margin
+        prediction, p_clean, correct, margin = (t.clone() for t in verdict)
         broken_by = sweep.broken_by.clone()
         threat = search.attack.threat if search else None
-        prediction[met], p_clean[met], correct[met] = self._verdict(threat, model, examples, sweep.x_adv, met)
+        verdict = self._verdict(threat, model, examples, sweep.x_adv, met)
+        prediction[met], p_clean[met], correct[met], margin[met] = verdict
         if search:
             broken_by[met[~correct[met]]] = sweep.member
-        return sweep._replace(prediction=prediction, p_clean=p_clean, correct=correct, broken_by=broken_by)
+        return sweep._replace(
+            prediction=prediction, p_clean=p_clean, correct=correct, margin=margin, broken_by=broken_by
+        )
 
     def _fresh(self, search: Search, examples: Examples, slot_of: Tensor, device: torch.device) -> Slots:
         """Starts of the examples in the slots; an empty slot holds a copy of example 0."""
@@ -281,43 +369,133 @@ class Engine:
         everybody = torch.arange(len(examples))
         x, _ = examples.batch(everybody)
         with frozen_for_attack(model), torch.no_grad():
-            prediction, p_clean, correct = self._verdict(None, model, examples, x, everybody)
+            prediction, p_clean, correct, _ = self._verdict(None, model, examples, x, everybody)
         ones, spent = torch.ones_like(everybody), torch.zeros(len(examples), members, 2, dtype=torch.int64)
         return Outcome(x, prediction, correct, p_clean, ones, 0 * ones, -ones, spent)
 
-    def _confirmed(self, attack: Attack, model: nn.Module, slots: Slots, occupied: Hits) -> tuple[Slots, Hits]:
-        """The slots less the successes that exist in the search's precision only, and which examples were asked about.
+    def _confirmed(self, attack: Attack, network: Network, slots: Slots, rows: Tensor) -> tuple[Slots, Tensor]:
+        """The slots less the successes that only the search sees, and which of the rows were asked about, as 0 or 1.
 
-        An example that float32 still gets right goes on: stopped there, it would count as robust.
+        An example that the model in float32 still gets right goes on: stopped there, it would count as robust.
         """
-        asked = slots.finished & ~attack.done(slots.state) & occupied
-        if not asked.any():
-            return slots, asked
-        logits = model(self._laid_out(slots.x_adv).clone())
-        hit = succeeds(attack.threat, slots.x, slots.x_adv, logits, slots.target)
-        return slots._replace(finished=slots.finished & (hit | ~asked)), asked
+        device = slots.finished.device
+        doubtful = (slots.finished & ~attack.done(slots.state)).cpu()[rows]
+        asked = rows[doubtful]
+        if not len(asked):
+            return slots, doubtful.long()
+
+        def ask(size: int) -> list[Tensor]:
+            return [network.model(self._laid_out(take(_padded(asked, size).to(device), slots.x_adv)))]
+
+        shape = network.shapes.fit(("confirmation", True), len(asked), ask)
+        logits, index = ask(shape)[0][: len(asked)], asked.to(device)
+        x, x_adv, target = (take(index, t) for t in (slots.x, slots.x_adv, slots.target))
+        hit = succeeds(attack.threat, x, x_adv, logits, target)
+        return slots._replace(finished=slots.finished.index_copy(0, index, hit)), doubtful.long()
 
     def _verdict(
         self, threat: ThreatModel | None, model: nn.Module, examples: Examples, x_adv: Tensor, of: Tensor
-    ) -> tuple[Labels, PerExample, Hits]:
-        """Class, P(clean) and correctness of the final images of some examples, in float32, in batches of the one shape."""
+    ) -> tuple[Labels, PerExample, Hits, PerExample]:
+        """Class, P(clean), correctness and margin of the final images of some examples, in float32, in one shape."""
         n, b, device = len(of), self.batch_size, _device(model)
         none = torch.empty(0)
-        predictions, p_cleans, corrects = [none.long()], [none], [none.bool()]
-        for start in range(0, n, b):
+        found: list[tuple[Tensor, ...]] = [(none.long(), none, none.bool(), none)]
+        start = 0
+        while start < n:
             index = of[torch.arange(start, start + b).clamp(max=n - 1)]
             x, y = (t.to(device) for t in examples.batch(index))
             x_final = self._laid_out(x_adv[index].to(device))
             allowed = threat.contains(x, x_final) if threat else torch.ones_like(y, dtype=torch.bool)
-            logits, p_clean = judge(model, x_final)
-            prediction = logits.float().argmax(1)
-            predictions.append(prediction.cpu())
-            p_cleans.append(p_clean.cpu())
-            corrects.append(((prediction == y) | ~allowed).cpu())
-        return torch.cat(predictions)[:n], torch.cat(p_cleans)[:n], torch.cat(corrects)[:n]
+            try:
+                logits, p_clean = judge(model, x_final)
+            except torch.OutOfMemoryError:
+                b = _halved(b)
+                continue
+            logits = logits.float()
+            prediction = logits.argmax(1)
+            verdict = prediction, p_clean, (prediction == y) | ~allowed, Margin()(logits, y)
+            found.append(tuple(t.cpu() for t in verdict))
+            start += b
+        prediction, p_clean, correct, margin = (torch.cat(parts)[:n] for parts in zip(*found, strict=True))
+        return prediction, p_clean, correct, margin
 
     def _laid_out(self, x: Images) -> Images:
         return x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+    def _network(self, model: nn.Module, examples: Examples) -> Network:
+        if self.precision == "float32":
+            return Network(model, self.batch_size)
+        x, _ = examples.batch(torch.arange(min(len(examples), SMALLEST)))
+        return Network(model, self.batch_size, convolutions_of(model, self._laid_out(x.to(_device(model)))))
+
+
+class Network:
+    """A model as a search sees it.
+
+    Args:
+        model: frozen for the attack.
+        batch_size: the largest batch that it is given.
+        convolutions: what to make lean of it; None: it is always seen as it is.
+    """
+
+    def __init__(self, model: nn.Module, batch_size: int, convolutions: list[Convolution] | None = None) -> None:
+        self.model, self.shapes = model, Shapes(batch_size)
+        self._fast = None if convolutions is None else Lean(convolutions, torch.bfloat16)
+        folded = convolutions is not None and any(conv.norm is not None for conv in convolutions)
+        self._exact = Lean(convolutions, torch.float32) if convolutions and folded else None
+
+    def differs(self, exact: bool) -> bool:
+        """Whether what it says may differ from what the model says."""
+        return (self._exact if exact else self._fast) is not None
+
+    @contextmanager
+    def seen(self, exact: bool) -> Iterator[None]:
+        """In float32 or not, while it lasts."""
+        lean = self._exact if exact else self._fast
+        if lean is None:
+            yield
+            return
+        with lean, torch.autocast(_device(self.model).type, torch.bfloat16, enabled=not exact):
+            yield
+
+
+class Turn(NamedTuple):
+    """What a turn did: all slots, and of each of those whose turn it was the evaluations, confirmations, and the end."""
+
+    slots: Slots
+    asked: Tensor
+    confirmed: Tensor
+    finished: Hits
+
+
+class Shapes:
+    """The batches that a network can be given: the largest, and smaller ones that change no bit of an answer."""
+
+    def __init__(self, largest: int) -> None:
+        self.largest = largest
+        self._same: dict[tuple[str, bool, int], bool] = {}
+
+    def fit(self, kind: tuple[str, bool], count: int, ask: Callable[[int], list[Tensor]]) -> int:
+        """The smallest of them for so many examples.
+
+        Args:
+            kind: of the question, for each may be answered by kernels of its own.
+            count: at most the largest.
+            ask: the answers about the same examples in a batch of a given size.
+        """
+        shape = self.largest
+        for smaller in (self.largest * part // 16 for part in (12, 8, 6, 4, 3, 2, 1)):
+            if smaller >= max(count, SMALLEST):
+                shape = smaller
+        known = (*kind, shape)
+        if shape < self.largest and known not in self._same:
+            pairs = zip(ask(shape), ask(self.largest), strict=True)
+            self._same[known] = all(torch.equal(a, b[:shape]) for a, b in pairs)
+        return shape if self._same.get(known, False) else self.largest
+
+    def halved(self) -> Shapes:
+        """Those that are left where memory does not suffice for the largest."""
+        return Shapes(_halved(self.largest))
 
 
 class Search(NamedTuple):
@@ -336,3 +514,20 @@ def _searches(attack: Attack | Suite, seed: int) -> list[Search]:
 
 def _device(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def _padded(rows: Tensor, size: int) -> Tensor:
+    """The rows, and the first of them again until there are so many."""
+    return torch.cat([rows, rows[:1].expand(size - len(rows))])
+
+
+def _halved(size: int) -> int:
+    """The next smaller batch.
+
+    Raises:
+        Mistake: there is none.
+    """
+    if size == 1:
+        raise Mistake("out of memory with a batch of one image; the model needs a device with more memory")
+    warnings.warn(f"out of memory with batches of {size}; going on with {size // 2}", RuntimeWarning, stacklevel=3)
+    return size // 2

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from awnet.attacks.attack import Answer, Attack, Gradient, select
+from awnet.attacks.attack import Answer, Attack, Gradient, nobody, select
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.targets import aims, runners_up
 from awnet.config import setting
@@ -107,22 +107,32 @@ class FAB(Attack):
         return Gradient(state.now, lambda logits: TargetedMargin()(logits, self._aim(state, logits)))
 
     def _aim(self, state: FABState, logits: Logits) -> Tensor:
-        """The label and the class aimed at, shape (b, 2). The first answer of all is about x and tells the targets itself."""
-        targets = select(_unknown(state), runners_up(logits, state.y, self.targets), state.targets)
+        """The label and the class aimed at, shape (b, 2)."""
         place = (state.run // self.restarts).clamp(max=self.targets - 1)
-        return torch.cat([state.y[:, None], targets.gather(1, place[:, None])], dim=1)
+        return torch.cat([state.y[:, None], self._targets(state, logits).gather(1, place[:, None])], dim=1)
+
+    def _targets(self, state: FABState, logits: Logits) -> Tensor:
+        """The classes to aim at; the first answer of all is about x and tells them itself."""
+        looked = _unknown(state)
+        return (
+            state.targets
+            if nobody(looked)
+            else select(looked, runners_up(logits, state.y, self.targets), state.targets)
+        )
 
     def update(self, state: FABState, answer: Answer, noise: Noise) -> FABState:
         assert answer.loss is not None and answer.gradient is not None
         x, now, looked = state.x, state.now, _unknown(state)
-        targets = select(looked, runners_up(answer.logits, state.y, self.targets), state.targets)
+        targets = self._targets(state, answer.logits)
         wrong = answer.logits.argmax(1) != state.y
         distance = self.threat.distance(x, now)
         nearer = wrong & (distance < state.distance)
 
         back = state.stepped & wrong
         step = state.step + state.stepped
-        onwards = torch.where(_column(back), x + self.beta * (now - x), self._towards(x, now, answer))
+        onwards = self._towards(x, now, answer)
+        if not nobody(back):
+            onwards = select(back, x + self.beta * (now - x), onwards)
         ended = step >= self.steps
         run = state.run + ended
         return FABState(
@@ -133,7 +143,7 @@ class FAB(Attack):
             targets=targets,
             step=step * ~ended,
             stepped=~back & ~ended,
-            now=select(ended, self._beginning(x, run, noise), onwards),
+            now=onwards if nobody(ended) else select(ended, self._beginning(x, run, noise), onwards),
             best=select(nearer, now, state.best),
             distance=select(nearer, distance, state.distance),
         )

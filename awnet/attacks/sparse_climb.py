@@ -117,6 +117,10 @@ class SparseClimb:
         """Whether the run has had all its evaluations."""
         return state.stage >= len(RADII)
 
+    def late(self, state: SparseClimbState) -> Hits:
+        """Whether the run is in the last quarter of its steps."""
+        return (state.stage >= len(RADII) - 1) & (4 * (self._lengths[-1] - state.step) < self.steps)
+
 
 def _support(delta: Images) -> PerExample:
     """How many pixels are not where they were."""

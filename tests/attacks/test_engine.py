@@ -10,12 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from attacks.nets import Linear, lively, small_net
-from awnet.attacks import PGD, Answer, Attack, Engine, Forward, Gradient, Sweep, TensorExamples, perturb
+from awnet.attacks import (
+    APGD,
+    FAB,
+    PGD,
+    Answer,
+    Attack,
+    Engine,
+    Forward,
+    Gradient,
+    Square,
+    Suite,
+    Sweep,
+    TensorExamples,
+    perturb,
+)
 from awnet.attacks.attack import evaluate
 from awnet.errors import Mistake
-from awnet.losses import CrossEntropy
+from awnet.losses import CrossEntropy, Margin
 from awnet.noise import Noise
-from awnet.threat_model import L2, Linf, ThreatModel
+from awnet.threat_model import L1, L2, Linf, ThreatModel
 
 
 class WalkState(NamedTuple):
@@ -129,7 +143,8 @@ def test_refilling_waits_for_a_sixteenth_of_the_slots():
     outcome = Engine(batch_size=64).run(Walk(threat=Linf(0.1)), model, examples(labels))
     # one free slot of 64 waits, with example 0 still in it; after the third call all are free
     assert [round(float(call[0]) * 100) for call in model.seen[:4]] == [0, 0, 0, 64]
-    assert len(model.shapes) == 4 + 2
+    # ten examples left: the model is asked whether a batch of 12 gives the same bits as the usual one
+    assert [len(call) for call in model.seen[3:]] == [12, 64, 12] + [64] * 2
     assert outcome.forwards.tolist() == [label + 2 for label in labels]
 
 
@@ -188,8 +203,9 @@ def test_bfloat16_is_for_the_search_only():
     attack = PGD(threat=Linf(2 / 255), steps=5)
     given = TensorExamples(x, y, torch.arange(40))
     outcome = Engine(batch_size=16, precision="bfloat16").run(attack, model, given)
-    calls = dtypes[1:]
-    assert calls == [torch.bfloat16] * 15 + [torch.float32] * 3
+    calls = dtypes[1 + 3 :]  # it has been looked at three times
+    # and for the last eight, whether a smaller batch gives the same bits
+    assert calls == [torch.bfloat16] * (10 + 2 + 5) + [torch.float32] * 3
     assert outcome.x_adv.dtype == torch.float32
     with torch.no_grad():
         prediction = torch.cat([model(part).argmax(1) for part in outcome.x_adv.split(8)])
@@ -372,3 +388,121 @@ def test_an_example_s_gradient_is_its_own():
 def test_an_engine_without_slots_is_a_mistake():
     with pytest.raises(Mistake, match="batch size must be at least 1, got 0"):
         Engine(batch_size=0)
+    with pytest.raises(Mistake, match="0 or more evaluations, got look_every=-1"):
+        Engine(look_every=-1)
+
+
+class OfItsBatch(Recorder):
+    """Rounds differently in a small batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1 + 1e-6 * (len(x) < 64))
+
+
+@pytest.mark.parametrize(("model", "last"), [(Recorder(), 8), (OfItsBatch(), 64)], ids=["same bits", "other bits"])
+def test_the_last_examples_share_a_smaller_batch_where_that_changes_no_bit(model: Recorder, last: int):
+    given = examples([9] * 5 + [0] * 60)
+    outcome = Engine(batch_size=64).run(Walk(threat=Linf(0.1)), model, given)
+    assert torch.equal(outcome.x_adv, given.x)
+    assert outcome.forwards.tolist() == [11] * 5 + [2] * 60, "to ask about bits is no pass of an example"
+    assert {len(call) for call in model.seen[-7:-2]} == {last}
+
+
+class Cramped(nn.Module):
+    """Has memory for so many images only."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.net, self.most = small_net(), most
+        self.calls: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("as a GPU says it")
+        return self.net(x)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_out_of_memory_halves_the_batch(precision: str):
+    x = torch.rand(40, 3, 8, 8)
+    model = Cramped(9)
+    lively(model.net, x)
+    with torch.no_grad():
+        y = model.net(x).argmax(1)
+    attack = APGD(threat=Linf(1 / 255), steps=4)
+    given = TensorExamples(x, y, torch.arange(40))
+    with pytest.warns(RuntimeWarning, match="out of memory with batches of (32|16); going on with (16|8)"):
+        outcome = Engine(batch_size=32, precision=precision).run(attack, model, given)
+    assert max(model.calls[-20:]) == 32, "the verdict begins anew"
+    model.most = 40
+    plenty = Engine(batch_size=8, precision=precision).run(attack, model, given)
+    assert 0 < plenty.correct.sum() < 40
+    assert torch.equal(outcome.correct, plenty.correct) and torch.equal(outcome.backwards, plenty.backwards)
+    torch.testing.assert_close(outcome.x_adv, plenty.x_adv, rtol=0, atol=1e-4 if precision == "float32" else 1)
+    model.most = 0
+    with pytest.warns(RuntimeWarning), pytest.raises(Mistake, match="a batch of one image"):
+        Engine(batch_size=2).run(attack, model, given)
+
+
+SEARCHES = {
+    "pgd": PGD(threat=Linf(1 / 255), steps=6, step_size=1 / 4),
+    "pgd, stopping": PGD(threat=L2(0.05), steps=6, step_size=1 / 4, stop_on_success=True),
+    "apgd": APGD(threat=Linf(1 / 255), steps=9, restarts=2),
+    "apgd in L1": APGD(threat=L1(1.0), steps=9),
+    "fab": FAB(threat=Linf(1 / 255), steps=3, targets=2),
+    "square": Square(threat=Linf(2 / 255), steps=20),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_to_look_seldom_changes_no_bit(name: str, precision: str):
+    """Nor do neighbours, where a step in one precision waits for steps in the other."""
+    x = torch.rand(30, 3, 8, 8)
+    model = lively(small_net(), x)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    given, attack = TensorExamples(x, y, torch.arange(30)), SEARCHES[name]
+    often = Engine(batch_size=8, precision=precision).run(attack, model, given)
+    assert 0 < often.correct.sum() < 30
+    seldom = Engine(batch_size=8, precision=precision, look_every=5).run(attack, model, given)
+    torch.testing.assert_close(seldom._asdict(), often._asdict(), rtol=0, atol=0, equal_nan=True)
+    kept = torch.tensor([28, 3, 4, 17, 9])
+    few = TensorExamples(x[kept], y[kept], kept)
+    alone = Engine(batch_size=8, precision=precision).run(attack, model, few)
+    expected = {name: value[kept] for name, value in often._asdict().items()}
+    torch.testing.assert_close(alone._asdict(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_last_quarter_of_apgd_is_exact():
+    """Whoever stands has met float32 in it, and bfloat16 before."""
+    x = torch.rand(8, 3, 8, 8)
+    model = lively(small_net(), x)
+    dtypes: list[torch.dtype] = []
+    model[0].register_forward_hook(lambda _module, _args, out: dtypes.append(out.dtype))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    dtypes.clear()
+    attack = APGD(threat=Linf(1e-4), steps=20)
+    outcome = Engine(batch_size=8, precision="bfloat16").run(attack, model, TensorExamples(x, y, torch.arange(8)))
+    assert outcome.correct.all()
+    searched = dtypes[3:-1]
+    assert searched == [torch.bfloat16] * (1 + 16) + [torch.float32] * 5  # the image itself, steps 0 to 15, 16 to 20
+    assert (outcome.forwards == 1 + 21 + 1).all()
+
+
+def test_who_is_furthest_from_the_boundary_begins_first():
+    """In a suite, where margins are known: what takes longest is not left for the end."""
+    x = torch.rand(24, 3, 8, 8)
+    model = lively(small_net(), x)
+    with torch.no_grad():
+        logits = model(x)
+    y = logits.argmax(1)
+    seen: list[Tensor] = []
+    suite = Suite(members=(("walk", Square(threat=Linf(1e-4), steps=3)),))
+    handle = model.register_forward_pre_hook(lambda _module, args: seen.append(args[0].detach().clone()))
+    Engine(batch_size=8).run(suite, model, TensorExamples(x, y, torch.arange(24)))
+    handle.remove()
+    hardest = Margin()(logits, y).argsort()[:8]
+    assert torch.equal(seen[3], x[hardest])

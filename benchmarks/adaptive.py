@@ -1,0 +1,144 @@
+"""How strong the adaptive suite is: its attacks one by one against APGD-T, and whether more effort finds more.
+
+    python benchmarks/adaptive.py --checkpoint runs/digits/awnet --images 1000 --out adaptive.json
+
+- `alone`: accuracy under APGD-T by itself and under each attack that knows what routes by itself, with as many gradients as
+  APGD-T may spend on an image. Two backward passes of one forward pass count as two gradients.
+- `convergence`: accuracy under the suite, and under the suite followed by itself with twice the steps and twice the runs, on
+  the same images: the suite counts as finished where the second finds less than 0.2 points more.
+
+What is done is kept, so that the command can be given again after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awnet.attacks import APGD, Attack, Engine, Steer, Suite, TensorExamples, adaptive_suite
+from awnet.checkpoint import load, read_about
+from awnet.config import from_json, to_json
+from awnet.data import DataConfig
+from awnet.data import load as load_data
+from awnet.evaluation.metrics import accuracy
+from awnet.models import AWNet
+from awnet.provenance import provenance
+from awnet.threat_model import ThreatModel
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a run or a checkpoint of this project")
+    parser.add_argument("--p-max", type=float, help="AW-Net: the largest weight of the clean batch norms")
+    parser.add_argument("--data-dir", help="where the images are")
+    parser.add_argument("--split", choices=("test", "validation", "train"), default="test")
+    parser.add_argument("--images", type=int, default=1000, help="of the split, chosen by seed 0")
+    parser.add_argument("--alone", type=int, default=200, help="images for the attacks one by one; 0: none")
+    parser.add_argument("--parts", nargs="+", choices=("alone", "convergence"), default=["alone", "convergence"])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, required=True, help="the record, a JSON file")
+    return parser.parse_args()
+
+
+def equal(attack: Attack, gradients: int) -> Attack:
+    """The attack with legs as long as so many gradients allow, in runs towards three classes."""
+    assert isinstance(attack, Steer)
+    leg = gradients // (2 * 2 * attack.targets) - 1
+    return replace(attack, steps=leg, then=leg)
+
+
+def doubled(suite: Suite) -> Suite:
+    """Twice the steps and twice the runs, with other random starts than the suite's own."""
+
+    def twice(attack: Attack) -> Attack:
+        if isinstance(attack, APGD):
+            return replace(attack, steps=2 * attack.steps, restarts=2 * attack.restarts)
+        if isinstance(attack, Steer):
+            return replace(attack, steps=2 * attack.steps, then=2 * attack.then, restarts=2 * attack.restarts)
+        raise AssertionError(attack)
+
+    return Suite(members=tuple((name, twice(attack)) for name, attack in suite.members))
+
+
+def main() -> None:
+    """Run what is missing, and write the record after each part."""
+    options = arguments()
+    about = read_about(options.checkpoint)
+    model = load(options.checkpoint, device=options.device)
+    if options.p_max is not None:
+        assert isinstance(model, AWNet)
+        model = model.turned(replace(model.knob, p_max=options.p_max))
+    threat: ThreatModel = from_json(about["threat"], ThreatModel, "threat")
+    config: DataConfig = from_json(about["data"], DataConfig, "data")
+    dataset = getattr(load_data(replace(config, data_dir=options.data_dir or config.data_dir)), options.split)
+    dataset = dataset.sample(min(options.images, len(dataset)), seed=0)
+    x, y = dataset.batch(torch.arange(len(dataset)))
+    examples, engine = TensorExamples(x, y, dataset.ids), Engine(batch_size=options.batch)
+    suite = adaptive_suite(threat)
+
+    found: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found |= {
+        "settings": {name: value for name, value in vars(options).items() if not isinstance(value, Path)},
+        "provenance": {name: value for name, value in provenance().items() if name != "command"},
+        "model": {"name": options.checkpoint.name, **{name: about.get(name) for name in ("architecture", "weights")}},
+        "data": {"name": dataset.name, "n": len(dataset), "fingerprint": dataset.fingerprint},
+        "threat": {**to_json(threat), "text": str(threat)},
+    }
+
+    def keep(name: str, correct: Tensor, began: float, **more: Any) -> None:
+        share = accuracy(correct)
+        found.setdefault("runs", {})[name] = {
+            "accuracy": share.value,
+            "low": share.low,
+            "high": share.high,
+            "n": share.n,
+            "seconds": round(time.perf_counter() - began, 1),
+            "standing": correct.nonzero()[:, 0].tolist(),
+            **more,
+        }
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found) + "\n")
+        sys.stderr.write(f"{name}: {share} in {found['runs'][name]['seconds']} s\n")
+
+    def has(name: str) -> bool:
+        return name in found.get("runs", {})
+
+    if "alone" in options.parts and options.alone:
+        few = TensorExamples(x[: options.alone], y[: options.alone], dataset.ids[: options.alone])
+        apgd_t = dict(suite.members)["apgd-t"]
+        for name, attack in suite.members:
+            if has(f"alone/{name}") or name == "apgd-ce":
+                continue
+            began = time.perf_counter()
+            attack = attack if attack is apgd_t else equal(attack, apgd_t.queries)
+            outcome = engine.run(attack, model, few)
+            keep(f"alone/{name}", outcome.correct, began, gradients=int(outcome.backwards.sum()))
+
+    if "convergence" in options.parts:
+        if not has("suite"):
+            began = time.perf_counter()
+            outcome = engine.run(suite, model, examples)
+            broken = {name: int((outcome.broken_by == i).sum()) for i, name in enumerate(suite.names)}
+            keep("suite", outcome.correct, began, broken_by=broken)
+        left = torch.tensor(found["runs"]["suite"]["standing"], dtype=torch.int64)
+        if not has("doubled") and len(left):
+            began = time.perf_counter()
+            outcome = engine.run(doubled(suite), model, TensorExamples(x[left], y[left], dataset.ids[left]), seed=1)
+            correct = torch.zeros(len(x), dtype=torch.bool)
+            correct[left] = outcome.correct
+            broken = {name: int((outcome.broken_by == i).sum()) for i, name in enumerate(suite.names)}
+            keep("doubled", correct, began, broken_by=broken)
+
+
+if __name__ == "__main__":
+    main()
