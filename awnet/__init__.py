@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from awnet.data import load as load_data
     from awnet.errors import Mistake
     from awnet.evaluation import Record
+    from awnet.evaluation.drop_in import AutoAttack
     from awnet.evaluation.evaluate import evaluate
     from awnet.experiment import Experiment, run
     from awnet.hub import from_pretrained, save_pretrained
@@ -52,6 +53,7 @@ _HOMES = {
     "awnet.data": ("DataConfig", "Dataset"),
     "awnet.errors": ("Mistake",),
     "awnet.evaluation": ("Record",),
+    "awnet.evaluation.drop_in": ("AutoAttack",),
     "awnet.evaluation.evaluate": ("evaluate",),
     "awnet.experiment": ("Experiment", "run"),
     "awnet.hub": ("from_pretrained", "save_pretrained"),
@@ -69,6 +71,7 @@ __all__ = [
     "PGD",
     "AWNet",
     "Attack",
+    "AutoAttack",
     "Branch",
     "DataConfig",
     "Dataset",

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,15 @@ from PIL import Image
 
 import awnet
 import awnet.checkpoint
+import awnet.evaluation.detection
+from awnet.attacks import Steer
+from awnet.attacks.adaptive import evasions
 from awnet.cli import main
 from awnet.config import from_json, to_json
 from awnet.detection.operating_point import OperatingPoint
+from awnet.evaluation.protocol import attacks_of
 from awnet.evaluation.record import Record
+from awnet.threat_model import Linf, ThreatModel
 from conftest import TINY
 
 
@@ -170,3 +176,101 @@ def test_versions_agree() -> None:
     toml = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     found = re.search(r'^version = "(.+)"', toml, re.M)
     assert found is None or found[1] == awnet.__version__  # or pyproject reads it from the package
+
+
+def test_a_budget_gives_a_bound_and_no_record(
+    dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["evaluate", str(dynamic), "--budget", "2s", "--out", str(tmp_path / "record")])
+    assert "robust accuracy at most" in capsys.readouterr().out and not (tmp_path / "record").exists()
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", str(dynamic), "--budget", "soon"])
+    assert end.value.code == 2 and "expected a time such as 90s" in capsys.readouterr().err
+
+
+def test_a_protocol_takes_the_place_of_attacks(
+    static: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--limit", "8", "--out", str(tmp_path / "record"), "--no-adversarials"]
+    main(["evaluate", str(static), "--protocol", "quick@1", *more])
+    found = Record.load(tmp_path / "record")
+    assert found.attacks.keys() == attacks_of("quick@1", Linf(found.threat["eps"])).keys()
+    assert not found.adversarials and not (tmp_path / "record" / "adversarials.safetensors").exists()
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", str(static), "--protocol", "quick@9", *more])
+    assert end.value.code == 2 and "quick@1" in capsys.readouterr().err
+
+
+def test_detect_judges_the_type_head(
+    dynamic: Path,
+    static: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def short(threat: ThreatModel, caught: float) -> dict[str, Steer]:
+        return {"evade-sum": replace(evasions(threat, caught)["evade-sum"], steps=2, then=2, targets=1)}
+
+    monkeypatch.setattr(awnet.evaluation.detection, "evasions", short)
+    more = ["--limit", "10", "--attacks", "fgsm"]
+    main(["detect", str(dynamic), *more, "--out", str(tmp_path / "found")])
+    said = capsys.readouterr().out
+    assert "sign noise" in said and "with rejection" in said
+    figures = json.loads((tmp_path / "found" / "detection.json").read_text())["figures"]
+    assert figures["images"] == 10 and set(figures["attacks"]) == {"fgsm"}
+    mistakes = (static, "other", "does not tell clean images"), (dynamic, "found", "holds a record already")
+    for run, out, sentence in mistakes:
+        with pytest.raises(SystemExit) as end:
+            main(["detect", str(run), *more, "--out", str(tmp_path / out)])
+        assert end.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_verify_holds_and_says_what_does_not(dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "record"
+    attack = ["evaluate", str(dynamic), "--attacks", "pgd-sat", "--limit", "30", "--eps", "60/255", "--p-max", "0.5"]
+    main([*attack, "--out", str(out)])
+    capsys.readouterr()
+    main(["verify", str(out)])
+    said = capsys.readouterr().out
+    assert "verified: " in said and "NOT" not in said and "✗" not in said
+    file = out / "record.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps(about | {"summary": about["summary"] | {"worst case": 0.99}}))
+    with pytest.raises(SystemExit) as end:
+        main(["verify", str(out), "--model", str(dynamic)])
+    assert end.value.code == 1 and "NOT verified" in (said := capsys.readouterr().out) and "fails: summary" in said
+
+
+def test_verify_needs_the_model_and_the_images(
+    dynamic: Path, static: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "record"
+    main(["evaluate", str(static), "--attacks", "fgsm", "--limit", "10", "--out", str(out)])
+    file = out / "record.json"
+    about = json.loads(file.read_text())
+    for arguments, sentence in {
+        (str(out), "--model", str(dynamic)): "about another network",
+        (str(tmp_path),): "no record in",
+        (str(out), "--data-dir", "nowhere", "--data", "cifar10"): "",
+    }.items():
+        with pytest.raises(SystemExit) as end:
+            main(["verify", *arguments])
+        assert end.value.code == 2 and sentence in capsys.readouterr().err
+    for name, sentence in (("elsewhere", "which the record is about, is not there"), (None, "give --model")):
+        file.write_text(json.dumps(about | {"model": about["model"] | {"checkpoint": name}}))
+        with pytest.raises(SystemExit) as end:
+            main(["verify", str(out)])
+        assert end.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_the_report_s_table_as_a_file(static: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, page = str(tmp_path / "record"), str(tmp_path / "page.html")
+    main(["evaluate", str(static), "--attacks", "fgsm", "--limit", "10", "--out", out])
+    for ending, begins in ((".md", "| model"), (".tex", r"\begin{tabular}"), (".csv", "model,threat,parameters,clean")):
+        main(["report", out, "--out", page, "--table", str(tmp_path / f"table{ending}")])
+        assert (tmp_path / f"table{ending}").read_text().startswith(begins)
+        assert f"table: {tmp_path}" in capsys.readouterr().out.replace("\n", "")
+    Path(page).unlink()
+    with pytest.raises(SystemExit) as end:
+        main(["report", out, "--out", page, "--table", "table.doc"])
+    assert end.value.code == 2 and ".tex" in capsys.readouterr().err and not Path(page).exists()

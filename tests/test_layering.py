@@ -17,7 +17,8 @@ data
 models
 checkpoint
 attacks detection
-training evaluation analysis
+training evaluation conformance
+analysis
 report
 experiment
 recipes

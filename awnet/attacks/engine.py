@@ -12,6 +12,9 @@ In bfloat16 a search sees the network as `awnet/attacks/lean.py` tells. A succes
 has confirmed it; and since that cannot show a success that was missed, FAB, and the last quarter of each run of APGD, are in
 float32. Examples at such a step and examples at others wait for each other in a pool of two batches, so that each evaluation
 is of one precision and full.
+
+With `compile` a search sees the network through `awnet/attacks/compiled.py`, where it compiles; confirmations and verdicts are
+the model's own.
 """
 
 from __future__ import annotations
@@ -26,8 +29,22 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import Attack, Slots, advance, evaluate, fresh, frozen_for_attack, put, select, succeeds, take
+from awnet.attacks.attack import (
+    Attack,
+    Query,
+    Slots,
+    Steering,
+    advance,
+    evaluate,
+    fresh,
+    frozen_for_attack,
+    put,
+    select,
+    succeeds,
+    take,
+)
 from awnet.attacks.attack import backwards as backwards_of
+from awnet.attacks.compiled import Compiled
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
 from awnet.attacks.suite import Suite
 from awnet.config import setting
@@ -36,9 +53,15 @@ from awnet.losses import Margin
 from awnet.models.model import judge
 from awnet.noise import Noise, fold
 from awnet.threat_model import ThreatModel
-from awnet.types import Hits, Images, Labels, PerExample
+from awnet.types import Hits, Images, Labels, Logits, PerExample
 
 SMALLEST = 8  # batches shrink no further: less would keep no processor busy
+Warn = Callable[[str], None]
+
+
+def warn(sentence: str) -> None:
+    """Say that a run goes on otherwise than it was asked to."""
+    warnings.warn(sentence, RuntimeWarning, stacklevel=3)
 
 
 class Examples(Protocol):
@@ -139,12 +162,15 @@ class Engine:
         channels_last: memory layout of images.
         look_every: after how many evaluations it is asked who has finished. To ask keeps a GPU waiting, not to ask keeps
             slots waiting; results are the same. 0: at once on a CPU, every eighth time elsewhere.
+        compile: whether the network is compiled for the search. That takes up to a minute, so it is worth it for long
+            searches on a GPU; a network that does not compile is searched as it is, with a warning.
     """
 
     batch_size: int = 128
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
     look_every: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -193,6 +219,7 @@ class Engine:
         seed: int = 0,
         sweep: Sweep | None = None,
         watch: Callable[[Sweep], None] = lambda sweep: None,
+        warn: Warn = warn,
     ) -> Outcome:
         """Attack every example.
 
@@ -204,19 +231,20 @@ class Engine:
             seed: of the attack's random numbers, which follow `examples.ids`.
             sweep: where an interrupted run of the very same was, instead of the beginning; changed in place.
             watch: shown the sweep after each turn, to tell how far it is or to save it; what it raises ends the run.
+            warn: told in a sentence where memory did not suffice for the batch, or the network did not compile.
 
         Returns:
             The outcome of each example; `attack.stop_on_success` examples cost only what they needed.
         """
         searches, is_suite = _searches(attack, seed), isinstance(attack, Suite)
         if len(examples) == 0:
-            return self.predict(model, examples, members=len(searches))
+            return self.predict(model, examples, members=len(searches), warn=warn)
         with frozen_for_attack(model), torch.no_grad():
             sweep = sweep or self.begin(attack, model, examples, seed=seed)
-            network = self._network(model, examples)
+            network = self._network(model, examples, warn)
             if is_suite and not sweep.member and not sweep.begun:
                 x, _ = examples.batch(torch.arange(len(examples)))
-                sweep = self._judged(None, model, examples, sweep._replace(x_adv=x.cpu().clone()))
+                sweep = self._judged(None, model, examples, sweep._replace(x_adv=x.cpu().clone()), warn)
                 sweep = sweep._replace(left=~sweep.correct)
             for place in range(int(sweep.member), len(searches)):
                 if place > sweep.member:
@@ -224,7 +252,7 @@ class Engine:
                     sweep = sweep._replace(member=anew.member, slots=anew.slots, slot_of=anew.slot_of, begun=anew.begun)
                     sweep = sweep._replace(left=~sweep.correct)
                 sweep = self._searched(searches[place], network, examples, sweep, watch)
-                sweep = self._judged(searches[place], model, examples, sweep)
+                sweep = self._judged(searches[place], model, examples, sweep, warn)
         met = sweep.passes > 0  # and so had a verdict
         spent = torch.stack([sweep.passes + sweep.confirmations + met, sweep.backwards], dim=2)
         forwards, backwards = spent.sum(1).unbind(1)
@@ -238,6 +266,20 @@ class Engine:
             broken_by=sweep.broken_by,
             spent=spent,
         )
+
+    @contextmanager
+    def asking(self, attack: Attack | Suite, model: nn.Module, examples: Examples) -> Iterator[Callable[[], None]]:
+        """While it lasts, a function that evaluates a full batch of starts as a search does, to be timed."""
+        search = _searches(attack, 0)[0]
+        with frozen_for_attack(model), torch.no_grad():
+            network, nobody = self._network(model, examples, warn), torch.full((self.batch_size,), -1)
+            query = search.attack.query(self._fresh(search, examples, nobody, _device(model)).state)
+
+            def ask() -> None:
+                with network.seen(search.attack.exact or self.precision == "float32"):
+                    evaluate(network.searched(query), query, self._laid_out)
+
+            yield ask
 
     def _searched(
         self,
@@ -270,7 +312,7 @@ class Engine:
             try:
                 turn = self._turned(search, network, examples, slots, slot_of, rows, exact, passes)
             except torch.OutOfMemoryError:
-                network.shapes = network.shapes.halved()
+                network.shapes = network.shapes.halved(network.warn)
                 continue
             slots, of = turn.slots, slot_of[rows]
             passes[of] += turn.asked
@@ -316,9 +358,14 @@ class Engine:
         def ask(size: int) -> list[Tensor]:
             state = take(_padded(rows, size).to(device), slots.state)
             with network.seen(exact):
-                return [t for t in evaluate(network.model, attack.query(state), self._laid_out) if t is not None]
+                query = attack.query(state)
+                answer = evaluate(network.searched(query), query, self._laid_out)
+            return [t for t in answer if t is not None]
 
-        shape = network.shapes.fit((type(attack.query(slots.state)).__name__, exact), len(rows), ask)
+        query = attack.query(slots.state)
+        kind = type(query).__name__, exact
+        network.try_compiled(kind, ask)
+        searched, shape = network.searched(query), network.shapes.fit(kind, len(rows), ask)
         whole = shape == len(slot_of)  # nothing is taken apart, and nobody looks at the free slots
         index = torch.arange(shape) if whole else _padded(rows, shape)
         place = rows if whole else torch.arange(len(rows))
@@ -331,7 +378,7 @@ class Engine:
             pausing = pausing if delicate is None else pausing | (delicate ^ exact)
             given = part._replace(finished=pausing)
             # whatever layout a state has drifted into: the kernels, and so the last bits, depend on it
-            moved = advance(attack, network.model, given, noise, self._laid_out, partial(network.seen, exact))
+            moved = advance(attack, searched, given, noise, self._laid_out, partial(network.seen, exact))
             part = moved._replace(finished=torch.where(pausing, part.finished, moved.finished))
             asked = asked + ~pausing
         confirmed = torch.zeros_like(rows)
@@ -341,14 +388,14 @@ class Engine:
         slots = part if whole else put(rows.to(device), take(place.to(device), part), slots)
         return Turn(slots, asked, confirmed, finished)
 
-    def _judged(self, search: Search | None, model: nn.Module, examples: Examples, sweep: Sweep) -> Sweep:
+    def _judged(self, search: Search | None, model: nn.Module, examples: Examples, sweep: Sweep, warn: Warn) -> Sweep:
         """The sweep with the verdict on who met this search, or without one on the images as they are."""
         met = sweep.correct.nonzero()[:, 0]
         verdict = sweep.prediction, sweep.p_clean, sweep.correct, sweep.margin
         prediction, p_clean, correct, margin = (t.clone() for t in verdict)
         broken_by = sweep.broken_by.clone()
         threat = search.attack.threat if search else None
-        verdict = self._verdict(threat, model, examples, sweep.x_adv, met)
+        verdict = self._verdict(threat, model, examples, sweep.x_adv, met, warn)
         prediction[met], p_clean[met], correct[met], margin[met] = verdict
         if search:
             broken_by[met[~correct[met]]] = sweep.member
@@ -364,12 +411,12 @@ class Engine:
     def _noise(self, search: Search, examples: Examples, slot_of: Tensor, device: torch.device) -> Noise:
         return Noise(search.seed, examples.ids[slot_of.clamp(min=0)].to(device))
 
-    def predict(self, model: nn.Module, examples: Examples, *, members: int = 1) -> Outcome:
+    def predict(self, model: nn.Module, examples: Examples, *, members: int = 1, warn: Warn = warn) -> Outcome:
         """The outcome of no attack at all: what the model says of the images themselves, one forward pass each."""
         everybody = torch.arange(len(examples))
         x, _ = examples.batch(everybody)
         with frozen_for_attack(model), torch.no_grad():
-            prediction, p_clean, correct, _ = self._verdict(None, model, examples, x, everybody)
+            prediction, p_clean, correct, _ = self._verdict(None, model, examples, x, everybody, warn)
         ones, spent = torch.ones_like(everybody), torch.zeros(len(examples), members, 2, dtype=torch.int64)
         return Outcome(x, prediction, correct, p_clean, ones, 0 * ones, -ones, spent)
 
@@ -394,7 +441,7 @@ class Engine:
         return slots._replace(finished=slots.finished.index_copy(0, index, hit)), doubtful.long()
 
     def _verdict(
-        self, threat: ThreatModel | None, model: nn.Module, examples: Examples, x_adv: Tensor, of: Tensor
+        self, threat: ThreatModel | None, model: nn.Module, examples: Examples, x_adv: Tensor, of: Tensor, warn: Warn
     ) -> tuple[Labels, PerExample, Hits, PerExample]:
         """Class, P(clean), correctness and margin of the final images of some examples, in float32, in one shape."""
         n, b, device = len(of), self.batch_size, _device(model)
@@ -409,7 +456,7 @@ class Engine:
             try:
                 logits, p_clean = judge(model, x_final)
             except torch.OutOfMemoryError:
-                b = _halved(b)
+                b = _halved(b, warn)
                 continue
             logits = logits.float()
             prediction = logits.argmax(1)
@@ -422,11 +469,12 @@ class Engine:
     def _laid_out(self, x: Images) -> Images:
         return x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
-    def _network(self, model: nn.Module, examples: Examples) -> Network:
-        if self.precision == "float32":
-            return Network(model, self.batch_size)
-        x, _ = examples.batch(torch.arange(min(len(examples), SMALLEST)))
-        return Network(model, self.batch_size, convolutions_of(model, self._laid_out(x.to(_device(model)))))
+    def _network(self, model: nn.Module, examples: Examples, warn: Warn) -> Network:
+        convolutions = None
+        if self.precision != "float32":
+            x, _ = examples.batch(torch.arange(min(len(examples), SMALLEST)))
+            convolutions = convolutions_of(model, self._laid_out(x.to(_device(model))))
+        return Network(model, self.batch_size, convolutions, compiled=self.compile, warn=warn)
 
 
 class Network:
@@ -436,17 +484,47 @@ class Network:
         model: frozen for the attack.
         batch_size: the largest batch that it is given.
         convolutions: what to make lean of it; None: it is always seen as it is.
+        compiled: whether to compile it.
+        warn: told what does not work.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int, convolutions: list[Convolution] | None = None) -> None:
-        self.model, self.shapes = model, Shapes(batch_size)
+    def __init__(
+        self,
+        model: nn.Module,
+        batch_size: int,
+        convolutions: list[Convolution] | None = None,
+        *,
+        compiled: bool = False,
+        warn: Warn = warn,
+    ) -> None:
+        self.model, self.shapes, self.warn = model, Shapes(batch_size, shrinks=not compiled), warn
+        self._compiled = Compiled(model) if compiled else None
+        self._tried: set[tuple[str, bool]] = set()
         self._fast = None if convolutions is None else Lean(convolutions, torch.bfloat16)
         folded = convolutions is not None and any(conv.norm is not None for conv in convolutions)
         self._exact = Lean(convolutions, torch.float32) if convolutions and folded else None
 
     def differs(self, exact: bool) -> bool:
         """Whether what it says may differ from what the model says."""
-        return (self._exact if exact else self._fast) is not None
+        return self._compiled is not None or (self._exact if exact else self._fast) is not None
+
+    def searched(self, query: Query) -> Callable[[Images], Logits]:
+        """What such a query is put to: the model, or the compiled one, which knows of no decision to steer."""
+        return self.model if self._compiled is None or isinstance(query, Steering) else self._compiled
+
+    def try_compiled(self, kind: tuple[str, bool], ask: Callable[[int], object]) -> None:
+        """Compile for a kind of question, by asking it, or never again."""
+        if self._compiled is None or kind in self._tried:
+            return
+        try:
+            ask(self.shapes.largest)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a compiler can raise anything; what is the model's fault will be met again
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.warn(f"the network does not compile ({said}); it is searched as it is")
+            self._compiled, self.shapes = None, Shapes(self.shapes.largest)
+        self._tried.add(kind)
 
     @contextmanager
     def seen(self, exact: bool) -> Iterator[None]:
@@ -469,10 +547,15 @@ class Turn(NamedTuple):
 
 
 class Shapes:
-    """The batches that a network can be given: the largest, and smaller ones that change no bit of an answer."""
+    """The batches that a network can be given: the largest, and smaller ones that change no bit of an answer.
 
-    def __init__(self, largest: int) -> None:
-        self.largest = largest
+    Args:
+        largest: the batch size.
+        shrinks: whether there are smaller ones.
+    """
+
+    def __init__(self, largest: int, *, shrinks: bool = True) -> None:
+        self.largest, self.shrinks = largest, shrinks
         self._same: dict[tuple[str, bool, int], bool] = {}
 
     def fit(self, kind: tuple[str, bool], count: int, ask: Callable[[int], list[Tensor]]) -> int:
@@ -484,6 +567,8 @@ class Shapes:
             ask: the answers about the same examples in a batch of a given size.
         """
         shape = self.largest
+        if not self.shrinks:
+            return shape
         for smaller in (self.largest * part // 16 for part in (12, 8, 6, 4, 3, 2, 1)):
             if smaller >= max(count, SMALLEST):
                 shape = smaller
@@ -493,9 +578,9 @@ class Shapes:
             self._same[known] = all(torch.equal(a, b[:shape]) for a, b in pairs)
         return shape if self._same.get(known, False) else self.largest
 
-    def halved(self) -> Shapes:
+    def halved(self, warn: Warn) -> Shapes:
         """Those that are left where memory does not suffice for the largest."""
-        return Shapes(_halved(self.largest))
+        return Shapes(_halved(self.largest, warn), shrinks=self.shrinks)
 
 
 class Search(NamedTuple):
@@ -521,7 +606,7 @@ def _padded(rows: Tensor, size: int) -> Tensor:
     return torch.cat([rows, rows[:1].expand(size - len(rows))])
 
 
-def _halved(size: int) -> int:
+def _halved(size: int, warn: Warn) -> int:
     """The next smaller batch.
 
     Raises:
@@ -529,5 +614,5 @@ def _halved(size: int) -> int:
     """
     if size == 1:
         raise Mistake("out of memory with a batch of one image; the model needs a device with more memory")
-    warnings.warn(f"out of memory with batches of {size}; going on with {size // 2}", RuntimeWarning, stacklevel=3)
+    warn(f"out of memory with batches of {size}; going on with {size // 2}")
     return size // 2

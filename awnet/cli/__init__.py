@@ -1,4 +1,5 @@
-"""The command line: awnet train | evaluate | calibrate | predict | mix | export | report | list | demo.
+"""The command line: awnet train | evaluate | verify | detect | analyse | calibrate | predict | mix | export | report | list |
+demo.
 
 Each command reads what the one before it wrote. A user's mistake gets one sentence and exit code 2, Ctrl-C 130.
 """
@@ -8,9 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
+from awnet.cli.analyse import analyse
 from awnet.cli.arguments import number
 from awnet.cli.calibrate import calibrate
 from awnet.cli.demo import demo
+from awnet.cli.detect import detect
 from awnet.cli.evaluate import evaluate
 from awnet.cli.export import export
 from awnet.cli.list import list_names
@@ -18,18 +21,22 @@ from awnet.cli.mix import mix
 from awnet.cli.predict import predict
 from awnet.cli.report import report
 from awnet.cli.train import train
+from awnet.cli.verify import verify
 from awnet.errors import Mistake, unknown
 
 HELP = """awnet: train, attack and judge image classifiers
 
   awnet train RECIPE        train a recipe, or a saved experiment.json
   awnet evaluate RUN        attack a checkpoint and write a record
+  awnet verify RECORD       re-check a record from its adversarial images, in seconds
+  awnet detect RUN          judge how well it tells attacked images from clean ones
+  awnet analyse weights RUN how training has spread its filters, and what omega does to them
   awnet calibrate RUN       set when an image looks attacked, on clean images
   awnet predict IMAGE...    classify images, and say whether they look attacked
   awnet mix CLEAN ROBUST    make the static mixture of two checkpoints
   awnet export RUN          write it as ONNX, as a PyTorch program, or as a folder for the Hugging Face hub
   awnet report RECORD...    turn records into one page
-  awnet list [KIND]         models, attacks, objectives, data, recipes
+  awnet list [KIND]         models, attacks, protocols, objectives, data, recipes
   awnet demo                the whole way on embedded images, in minutes
 
   awnet COMMAND --help tells more of each."""
@@ -37,7 +44,10 @@ HELP = """awnet: train, attack and judge image classifiers
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
+    "verify": verify,
     "calibrate": calibrate,
+    "detect": detect,
+    "analyse": analyse,
     "predict": predict,
     "mix": mix,
     "export": export,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from awnet.errors import Mistake
 
 if TYPE_CHECKING:
+    from awnet.cli.analyse import Analyse
     from awnet.cli.calibrate import Calibrate
+    from awnet.cli.detect import Detect
     from awnet.cli.evaluate import Evaluate
     from awnet.cli.export import Export
     from awnet.data import Dataset
@@ -20,15 +22,20 @@ TOLD = ("selection", "history", "experiment", "given", "epoch")
 
 def load_checkpoint(path: Path, device: str) -> tuple[Any, dict[str, Any]]:
     """The network, and what is said of it."""
-    import torch
-
     from awnet.checkpoint import load, read_about
+
+    check_device(device)
+    return load(path, device=device), read_about(path)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not here."""
+    import torch
 
     if device not in ("cpu", "cuda"):
         raise Mistake(f"the device must be cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise Mistake("there is no CUDA device here; use --device cpu")
-    return load(path, device=device), read_about(path)
 
 
 def check_told(about: dict[str, Any], path: Path) -> None:
@@ -38,7 +45,7 @@ def check_told(about: dict[str, Any], path: Path) -> None:
         raise Mistake(f"the checkpoint {path} lacks its {', '.join(missing)}, which `awnet train` writes")
 
 
-def images_for(about: dict[str, Any], options: Evaluate | Calibrate) -> Dataset:
+def images_for(about: dict[str, Any], options: Evaluate | Calibrate | Detect | Analyse) -> Dataset:
     """The images that are asked for, which must fit the network."""
     from awnet.config import from_json
     from awnet.data import DataConfig, load

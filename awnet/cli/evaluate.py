@@ -1,29 +1,44 @@
-"""awnet evaluate: from a checkpoint to a record."""
+"""awnet evaluate: from a checkpoint, or any network of a user's own, to a record."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
 from rich.console import Console
 
 from awnet.cli.arguments import parse
 from awnet.cli.checkpoints import TOLD, beside, check_told, images_for, load_checkpoint, turned
+from awnet.cli.modules import is_module, load_module
 from awnet.errors import Mistake
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from awnet.attacks import Engine
+    from awnet.data import Dataset
+    from awnet.evaluation import Record
+    from awnet.threat_model import ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Attack a checkpoint and write a record of every example."""
+    """Attack a checkpoint, or a network of your own, and write a record of every example."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A checkpoint, or a run's folder, whose best checkpoint is meant."""
+    """A checkpoint; a run's folder, whose best checkpoint is meant; or any network as package.module:attribute (an nn.Module or
+    a function without arguments that returns one) or timm:NAME, for which --data, --eps and --norm are needed."""
     attacks: tuple[str, ...] = ("fgsm", "pgd-sat", "pgd-trades", "cw-inf")
     """Which attacks (awnet list attacks)."""
+    protocol: str | None = None
+    """A versioned list of attacks with every setting written down, such as standard@1, instead (awnet list protocols)."""
+    budget: str | None = None
+    """Instead of a record, the best upper bound on the robust accuracy that so much time finds, such as 10m."""
     eps: float | None = None
     """The radius, such as 8/255; that of its training by default."""
     norm: Literal["linf", "l2", "l1"] | None = None
@@ -58,56 +73,192 @@ class Evaluate:
     """cpu or cuda."""
     keep_images: int = 8
     """How many sample images the record holds."""
+    adversarials: bool = True
+    """Keep each adversarial image found beside the record, so that awnet verify can check the claim."""
+    rigour: bool = False
+    """After the attacks, run the ten checks (C1 to C10) that say whether the numbers can be believed; off by default, as they
+    cost some thousand forward and backward passes an image, on --rigour-images of them."""
+    rigour_images: int = 100
+    """How many images the checks look at."""
+    trust_range: bool = False
+    """Attack a network of your own although it is more often right on images in another range than [0, 1]."""
+
+
+class Subject(NamedTuple):
+    """What is attacked, where, and what the record says of it."""
+
+    model: nn.Module
+    dataset: Dataset
+    threat: ThreatModel
+    label: str
+    front: str
+    about: dict[str, Any]
+    out: Path
+    ours: bool
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """Attack a checkpoint and write a record."""
+    """Attack a network and write a record."""
     from awnet.attacks import ATTACKS, Engine
-    from awnet.config import from_json
     from awnet.evaluation.evaluate import evaluate as attack_all
+    from awnet.evaluation.protocol import attacks_of
     from awnet.report.tables import rich_table
-    from awnet.threat_model import L1, L2, Linf, ThreatModel
 
     options = parse(Evaluate, argv, "awnet evaluate")
+    subject = _own(options) if is_module(options.checkpoint) else _ours(options)
+    attacks = {name: ATTACKS[name](subject.threat) for name in options.attacks}
+    if options.protocol:
+        attacks = attacks_of(options.protocol, subject.threat)
+    if options.rigour_images < 1:
+        raise Mistake(f"the checks look at 1 or more images, got --rigour-images {options.rigour_images}")
+    console = Console(stderr=True)
+    count = min(len(subject.dataset), options.limit or len(subject.dataset))
+    engine = Engine(batch_size=options.batch_size, precision=options.precision)
+    if options.budget:
+        _within(options.budget, subject, engine, options.seed, console)
+        return
+    out = options.out or subject.out
+    with console.status("clean images") as status:
+        record = attack_all(
+            subject.model,
+            subject.dataset,
+            attacks,
+            threat=subject.threat,
+            engine=engine,
+            seed=options.seed,
+            limit=options.limit,
+            label=options.label or subject.label,
+            front=subject.front,
+            about=subject.about,
+            samples=options.keep_images,
+            keep_adversarials=options.adversarials,
+            progress=lambda attack, n: status.update(f"{attack}: {n} of {count} images"),
+            out=out,
+            resume=options.resume,
+            checked=subject.ours,
+            trust_range=options.trust_range,
+            remark=lambda sentence: print(f"note: {sentence}", file=sys.stderr),
+        )
+        if options.rigour:
+            record = _checked(record, subject, engine, options, out, status.update)
+    Console().print(rich_table([record]))
+    if record.rigour:
+        from awnet.report.rigour import rich_rigour
+
+        Console().print(rich_rigour(record.rigour))
+    print(f"record: {out}; next: awnet report {out}")
+
+
+def _within(budget: str, subject: Subject, engine: Engine, seed: int, console: Console) -> None:
+    """Print the bound on the robust accuracy that so much time finds."""
+    from awnet.attacks import adaptive_suite
+    from awnet.evaluation.anytime import anytime, ladder, seconds_of
+    from awnet.models import Deciding
+
+    attacks = ladder(subject.threat)
+    if isinstance(subject.model, Deciding):
+        attacks["adaptive"] = adaptive_suite(subject.threat)
+    with console.status("clean images") as status:
+        found = anytime(
+            subject.model,
+            subject.dataset,
+            subject.threat,
+            seconds=seconds_of(budget),
+            attacks=attacks,
+            engine=engine,
+            seed=seed,
+            watch=lambda point: status.update(f"{point.attack or 'clean images'}: at most {point.accuracy}"),
+        )
+    last = found.curve[-1].attack or "none"
+    print(f"robust accuracy at most {found.bound} of {found.bound.n} images after {budget}; the last attack: {last}")
+
+
+def _checked(
+    record: Record, subject: Subject, engine: Engine, options: Evaluate, out: Path, progress: Callable[[str], None]
+) -> Record:
+    """The record with what the checks found, on the images that it is of."""
+    from awnet.evaluation.rigour import rigour
+
+    dataset = subject.dataset
+    if record.data["limit"] is not None:
+        dataset = dataset.sample(record.data["limit"], seed=options.seed)
+    found = rigour(
+        subject.model,
+        dataset,
+        subject.threat,
+        engine=engine,
+        seed=options.seed,
+        limit=options.rigour_images,
+        record=record,
+        progress=progress,
+    )
+    record = replace(record, rigour=found)
+    record.save(out)
+    return record
+
+
+def _ours(options: Evaluate) -> Subject:
+    """A checkpoint, which says what it was trained for."""
+    from awnet.config import from_json
+    from awnet.threat_model import ThreatModel
+
     model, about = load_checkpoint(options.checkpoint, options.device)
     check_told(about, options.checkpoint)
     model, knob = turned(model, options)
     threat: ThreatModel = from_json(about["threat"], ThreatModel, "threat")
     if options.norm or options.eps is not None:
-        norm = {"linf": Linf, "l2": L2, "l1": L1}[options.norm] if options.norm else type(threat)
+        norm = _norm(options.norm) if options.norm else type(threat)
         if options.norm and norm is not type(threat) and options.eps is None:
             raise Mistake(f"the norm is changed from {threat}: give its eps too")
         threat = norm(threat.eps if options.eps is None else options.eps)
-    dataset = images_for(about, options)
-    attacks = {name: ATTACKS[name](threat) for name in options.attacks}
-    out = options.out or beside(options.checkpoint) / "records" / slug(f"{threat} {knob or ''} {options.split}")
-    said = {
-        "checkpoint": str(options.checkpoint),
-        "knob": knob,
-        **{name: about[name] for name in ("architecture", *TOLD)},
-        **{name: about.get(name) for name in ("init", "weights", "detector")},
-    }
-    console = Console(stderr=True)
-    count = min(len(dataset), options.limit or len(dataset))
-    with console.status("clean images") as status:
-        record = attack_all(
-            model,
-            dataset,
-            attacks,
-            threat=threat,
-            engine=Engine(batch_size=options.batch_size, precision=options.precision),
-            seed=options.seed,
-            limit=options.limit,
-            label=options.label or label_of(about, options.checkpoint, knob),
-            front=str(beside(options.checkpoint)) if knob is not None else "",
-            about=said,
-            samples=options.keep_images,
-            progress=lambda attack, n: status.update(f"{attack}: {n} of {count} images"),
-            out=out,
-            resume=options.resume,
+    return Subject(
+        model=model,
+        dataset=images_for(about, options),
+        threat=threat,
+        label=label_of(about, options.checkpoint, knob),
+        front=str(beside(options.checkpoint)) if knob is not None else "",
+        about={
+            "checkpoint": str(options.checkpoint),
+            "knob": knob,
+            **{name: about[name] for name in ("architecture", *TOLD)},
+            **{name: about.get(name) for name in ("init", "weights", "detector")},
+        },
+        out=beside(options.checkpoint) / "records" / slug(f"{threat} {knob or ''} {options.split}"),
+        ours=True,
+    )
+
+
+def _own(options: Evaluate) -> Subject:
+    """A network of a user's own, of which nothing is known but its name."""
+    from awnet.data import DataConfig, load
+
+    name = str(options.checkpoint)
+    if options.data is None or options.eps is None or options.norm is None:
+        lacks = [f"--{what}" for what in ("data", "eps", "norm") if getattr(options, what) is None]
+        raise Mistake(
+            f"{name} does not say what it was trained for: give {', '.join(lacks)} too, as in --data cifar10 --eps 8/255 "
+            "--norm linf"
         )
-    Console().print(rich_table([record]))
-    print(f"record: {out}; next: awnet report {out}")
+    model = load_module(name, options.device)
+    model, _ = turned(model, options)
+    threat = _norm(options.norm)(options.eps)
+    dataset = getattr(load(DataConfig(name=options.data, data_dir=options.data_dir)), options.split)
+    return Subject(
+        model=model,
+        dataset=dataset,
+        threat=threat,
+        label=name,
+        front="",
+        about={"spec": name},
+        out=Path("records") / slug(f"{name} {dataset.name} {threat} {options.split}"),
+        ours=False,
+    )
+
+
+def _norm(name: str) -> Callable[[float], ThreatModel]:
+    from awnet.threat_model import L1, L2, Linf
+
+    return {"linf": Linf, "l2": L2, "l1": L1}[name]
 
 
 def label_of(about: dict[str, Any], checkpoint: Path, knob: dict[str, Any] | None) -> str:

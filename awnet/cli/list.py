@@ -17,7 +17,9 @@ from awnet.cli.arguments import parse
 class List:
     """What can be chosen by name."""
 
-    kind: tyro.conf.Positional[Literal["models", "attacks", "objectives", "data", "recipes", "all"]] = "all"
+    kind: tyro.conf.Positional[Literal["models", "attacks", "protocols", "objectives", "data", "recipes", "all"]] = (
+        "all"
+    )
     """Which."""
 
 
@@ -30,6 +32,7 @@ def list_names(argv: Sequence[str]) -> None:
     from awnet.data import DATASETS
     from awnet.data.hub import HubSet
     from awnet.data.source import Source
+    from awnet.evaluation.protocol import protocols
     from awnet.experiment import RECIPES
     from awnet.models import MODELS
     from awnet.models.model import Architecture, parameter_count
@@ -53,6 +56,7 @@ def list_names(argv: Sequence[str]) -> None:
     kinds: dict[str, tuple[Mapping[str, Any], Callable[[Any], str]]] = {
         "models": (MODELS, size),
         "attacks": (ATTACKS, first_line),
+        "protocols": (protocols(), str),
         "objectives": (OBJECTIVES, loss),
         "data": (DATASETS, source),
         "recipes": (RECIPES, first_line),

@@ -21,6 +21,8 @@ class Report:
     """Folders of records, or folders that hold several."""
     out: Path = Path("report.html")
     """The page."""
+    table: Path | None = None
+    """Write the table too: .md, .tex (for booktabs) or .csv."""
     title: str = "How accurate, and how robust"
     """Its title."""
     gamma_nat: float = 0.5
@@ -34,11 +36,15 @@ class Report:
 def report(argv: Sequence[str]) -> None:
     """Turn records into a page."""
     from awnet.report.page import write_page
-    from awnet.report.tables import rich_table
+    from awnet.report.tables import check_ending, rich_table, write_table
 
     options = parse(Report, argv, "awnet report")
+    if options.table is not None:
+        check_ending(options.table)
     records = read_records(options.records)
     weights = {"gamma_nat": options.gamma_nat, "gamma_adv": options.gamma_adv}
     page = write_page(records, options.out, title=options.title, images=not options.no_images, **weights)
     Console().print(rich_table(records, **weights))
+    if options.table is not None:
+        print(f"table: {write_table(records, options.table, **weights)}")
     print(f"report: {page}")

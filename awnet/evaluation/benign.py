@@ -18,7 +18,7 @@ from PIL import Image
 
 from awnet.noise import Noise
 from awnet.registry import Registry
-from awnet.threat_model import ThreatModel
+from awnet.threat_model import Linf, ThreatModel
 from awnet.types import Images
 
 Benign: TypeAlias = Callable[[Images, ThreatModel, Noise], Images]
@@ -39,12 +39,11 @@ def sign_noise(x: Images, threat: ThreatModel, noise: Noise) -> Images:
     return threat.project(x + threat.eps * signs / length, x)
 
 
-@BENIGN.register("gaussian noise")
+@BENIGN.register("Gaussian noise")
 def gaussian_noise(x: Images, threat: ThreatModel, noise: Noise) -> Images:
-    """A normal direction, eps long, clipped to [0, 1]."""
-    direction = noise.normal(2, tuple(x.shape[1:]))
-    length = threat.distance(torch.zeros_like(x), direction)[:, None, None, None]
-    return threat.project(x + threat.eps * direction / length, x)
+    """Normal noise with a standard deviation of eps in Linf, and in other norms about eps long; it leaves the ball."""
+    deviation = threat.eps if isinstance(threat, Linf) else threat.eps / x[0].numel() ** 0.5
+    return (x + deviation * noise.normal(2, tuple(x.shape[1:]))).clamp(0, 1)
 
 
 @BENIGN.register("JPEG")

@@ -15,12 +15,15 @@ from torch import nn
 
 from awnet.attacks.attack import Attack
 from awnet.attacks.engine import Engine, Outcome, Sweep
+from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
+from awnet.evaluation.adversarials import Adversarials, forget_previous, read_adversarials
 from awnet.evaluation.journal import Journal
 from awnet.evaluation.modulation import Omega, signals, summarise
+from awnet.evaluation.preflight import preflight
 from awnet.evaluation.record import Members, Record, Result, Samples
 from awnet.folders import alone, whole_folder
 from awnet.interrupt import CtrlC, Interrupt
@@ -44,10 +47,14 @@ def evaluate(
     front: str = "",
     about: Mapping[str, Any] | None = None,
     samples: int = 8,
+    keep_adversarials: bool = True,
     progress: Callable[[str, int], None] = lambda attack, finished: None,
     out: Path | None = None,
     resume: bool = False,
     save_seconds: float = 60.0,
+    checked: bool = False,
+    trust_range: bool = False,
+    remark: Callable[[str], None] = lambda sentence: None,
 ) -> Record:
     """Attack every example with every attack.
 
@@ -62,11 +69,16 @@ def evaluate(
         label, front: the record's row and group.
         about: what to say of the model: checkpoint, selection, knob, history.
         samples: how many images to keep with what the strongest attack made of them.
+        keep_adversarials: whether `out` also gets, for each example that an attack broke, the image that did it.
         progress: told the attack, in a suite also which member is at work, and how many examples it has finished.
         out: a folder for the record, saved after each attack, and meanwhile for where the attack is.
         resume: go on from what `out` holds: what was found there of the same network, examples and engine is not run
             again, and the record is the one of the uninterrupted evaluation.
         save_seconds: how much work a crash may cost; saving changes no result.
+        checked: whether the model is known to be fit, as a checkpoint of ours is; any other is looked at first
+            (`awnet.evaluation.preflight`), and what is odd stands in the record as the model's "remarks".
+        trust_range: whether that look lets a model pass that is more often right on images in another range than [0, 1].
+        remark: told each of those sentences before the attacks begin.
 
     Raises:
         Mistake: `out` holds another evaluation, or this one without `resume`.
@@ -80,17 +92,26 @@ def evaluate(
     limit = limit if limit is not None and limit < len(dataset) else None
     if limit is not None:
         dataset = dataset.sample(limit, seed=seed)
+    given, remarks = model, ()
+    if not checked:
+        climbs = not all(isinstance(attack, Square) for attack in attacks.values())
+        model, remarks = preflight(
+            model, dataset, classes=len(dataset.classes), trust_range=trust_range, gradients=climbs
+        )
+    for sentence in remarks:
+        remark(sentence)
     began = time.monotonic()
     outcome = engine.predict(model, dataset)
     before = signals(model, outcome.x_adv, engine.batch_size)
     clean = _result(outcome, None, time.monotonic() - began, summarise(before))
     record = Record(
-        label=label or type(model).__name__,
+        label=label or type(given).__name__,
         front=front,
         model={
-            "parameters": parameter_count(model),
-            "class": type(model).__name__,
-            "fingerprint": fingerprint(model),
+            "parameters": parameter_count(given),
+            "class": type(given).__name__,
+            "fingerprint": fingerprint(given),
+            **({"remarks": list(remarks)} if remarks else {}),
             **(about or {}),
         },
         data={
@@ -113,6 +134,9 @@ def evaluate(
     with alone(out) if out else nullcontext(), CtrlC() if out else nullcontext() as ctrl_c:
         record = _with_known(out, record, attacks, resume=resume) if out else record
         strongest = record.robust_accuracy(record.samples.attack).value if record.samples else 1.0
+        found = Adversarials.none(dataset.shape)
+        if out and keep_adversarials and record.adversarials:
+            found = read_adversarials(out, record.adversarials).of(set(record.attacks))
         for name, attack in attacks.items():
             if name in record.attacks:
                 continue
@@ -136,7 +160,11 @@ def evaluate(
                     )
 
             sweep = journal.recall(begin) if out and resume else begin(0)
-            outcome = engine.run(attack, model, dataset, seed=seed, sweep=sweep, watch=watch)
+            if clean.correct.any():
+                outcome = engine.run(attack, model, dataset, seed=seed, sweep=sweep, watch=watch)
+            else:  # nothing is left to break
+                many = len(attack.names) if isinstance(attack, Suite) else 1
+                outcome = engine.predict(model, dataset, members=many)
             omega = summarise(signals(model, outcome.x_adv, engine.batch_size), before)
             members = attack.names if isinstance(attack, Suite) else ()
             result = _result(outcome, to_json(attack), journal.spent, omega, members)
@@ -146,7 +174,11 @@ def evaluate(
                 strongest = record.robust_accuracy(name).value
                 record = replace(record, samples=chosen)
             if out:
+                found = found.joined(name, record.ids, outcome.x_adv, clean.correct & ~outcome.correct)
+                digest = found.save(out, before=record.adversarials) if keep_adversarials else ""
+                record = replace(record, adversarials=digest)
                 record.save(out)
+                forget_previous(out)
                 journal.close()
         if out and not attacks:
             record.save(out)
@@ -173,7 +205,8 @@ def _with_known(out: Path, record: Record, attacks: Mapping[str, Attack | Suite]
     asked = {name: to_json(attack) for name, attack in attacks.items()}
     kept = {name: found for name, found in known.attacks.items() if asked.get(name, found.settings) == found.settings}
     samples = known.samples if known.samples and known.samples.attack in kept else None
-    return replace(record, attacks=kept, samples=samples)
+    rigour = known.rigour if kept.keys() == known.attacks.keys() and asked.keys() <= kept.keys() else ()
+    return replace(record, attacks=kept, samples=samples, adversarials=known.adversarials, rigour=rigour)
 
 
 def _identity(record: Record) -> dict[str, Any]:

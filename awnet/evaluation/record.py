@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from awnet.errors import Mistake
+from awnet.evaluation.finding import Finding
 from awnet.evaluation.metrics import Accuracy, accuracy, worst_case
 from awnet.evaluation.modulation import Omega
 from awnet.folders import replace_file
@@ -108,6 +109,9 @@ class Record:
         planned: the names of the attacks that were asked for; () where nobody said. While an evaluation is under way, or
             where it was broken off, they are more than `attacks`.
         samples: for the report, or None.
+        adversarials: the digest of the file of adversarial images beside the record (`awnet.evaluation.adversarials`);
+            "" where they were not kept.
+        rigour: what the checks of `awnet.evaluation.rigour` found; () where they were not made.
     """
 
     label: str
@@ -124,6 +128,8 @@ class Record:
     attacks: dict[str, Result] = field(default_factory=dict)
     planned: tuple[str, ...] = ()
     samples: Samples | None = None
+    adversarials: str = ""
+    rigour: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -178,6 +184,8 @@ class Record:
             "results": {name: _told(result) for name, result in results.items()},
             "planned": self.planned,
             "samples": self.samples.attack if self.samples else None,
+            "adversarials": self.adversarials,
+            "rigour": [asdict(finding) for finding in self.rigour],
         }
         arrays = save({name: t.contiguous() for name, t in tensors.items()})
         about["arrays"] = _digest(arrays)
@@ -241,6 +249,8 @@ class Record:
                 attacks={name.removeprefix("attacks."): result for name, result in results.items()},
                 planned=tuple(about.get("planned", ())),
                 samples=samples or None,
+                adversarials=about.get("adversarials", ""),
+                rigour=msgspec.convert(about.get("rigour", ()), tuple[Finding, ...]),
             )
             _check(record)
             return record
@@ -263,6 +273,7 @@ class _DescribedResult(msgspec.Struct):
 
 class _DescribedModel(msgspec.Struct):
     history: list[dict[str, float]] | None = None
+    remarks: list[str] = []
     parameters: int | None = None
 
 
@@ -293,6 +304,8 @@ class _Described(msgspec.Struct):
     results: dict[str, _DescribedResult]
     samples: str | None
     planned: list[str] = []
+    adversarials: str = ""
+    rigour: list[Finding] = []
 
 
 def _check(record: Record) -> None:
@@ -300,6 +313,8 @@ def _check(record: Record) -> None:
     history = record.model.get("history") or []
     if not all(isfinite(value) for row in history for value in row.values()):
         raise ValueError("its history has numbers that are none")
+    if not all(isfinite(value) for finding in record.rigour for value in finding.figures.values()):
+        raise ValueError("its checks have figures that are no numbers")
     for result in (record.clean, *record.attacks.values()):
         for name in ("correct", "prediction", "p_clean", "forwards", "backwards"):
             if getattr(result, name).shape != (n,):

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from awnet.evaluation.kinds import knows_the_router
 from awnet.evaluation.record import Record
-from awnet.report.kinds import knows_the_router
 
 # What two trainings may differ in and still be the same training with another seed: teachers have seeds of their own.
 OF_A_SEED = {"seed", "data_dir", "clean_teacher", "robust_teacher"}

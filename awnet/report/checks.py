@@ -1,7 +1,9 @@
 """Reasons to doubt an evaluation, found in its records (after AutoAttack's own checks, https://arxiv.org/abs/2003.01690,
 and Carlini et al., "On Evaluating Adversarial Robustness", 2019, https://arxiv.org/abs/1902.06705, section 5).
 
-Each check is a function from one record, or from all, to sentences. A check that cannot decide says nothing.
+Each check is a function from one record, or from all, to sentences. A check that cannot decide says nothing. These read what
+was recorded; experiments on the model itself are the rigour report's (`awnet.evaluation.rigour`), whose findings a record
+holds and the page shows above the doubts. Where a finding says the same, the doubt is left out (`TOLD_BY`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 
 import torch
 
+from awnet.evaluation.kinds import FEEBLE, WEAKER, kind, knows_the_router
 from awnet.evaluation.metrics import accuracy, paired_difference
 from awnet.evaluation.record import Record
 from awnet.report.alike import (
@@ -23,7 +26,6 @@ from awnet.report.alike import (
     same_settings,
     threat_text,
 )
-from awnet.report.kinds import FEEBLE, WEAKER, kind, knows_the_router
 from awnet.report.tables import front_names, names
 
 FEW = 1000  # examples below which an interval is wider than most differences that are claimed
@@ -49,7 +51,10 @@ def doubts(records: Sequence[Record]) -> list[Doubt]:
     """Everything that a reader should know before believing the numbers, the grave things first."""
     found: dict[tuple[str, bool], list[str]] = {}
     for name, record in zip(names(records), records, strict=True):
+        told = {finding.code for finding in record.rigour}
         for check, grave in ONE.items():
+            if TOLD_BY.get(check) in told:
+                continue
             for text in check(record):
                 found.setdefault((text, grave), []).append(name)
     alone = [Doubt(t, tuple(of) if len(of) < len(records) else (), grave) for (t, grave), of in found.items()]
@@ -190,6 +195,12 @@ def sampled(record: Record) -> Iterator[str]:
         yield f"Judged on a sample of {len(record):,} of the {f'{split} ' if split else ''}images, not on all of them."
 
 
+def remarked(record: Record) -> Iterator[str]:
+    """What was odd about the model when it was looked at before the attacks."""
+    for sentence in record.model.get("remarks") or ():
+        yield f"{sentence[:1].upper()}{sentence[1:]}."
+
+
 def changed(record: Record) -> Iterator[str]:
     """Code that no commit names."""
     commit = record.provenance.get("commit")
@@ -287,8 +298,11 @@ ONE = {
     masked: True,
     disordered: True,
     chosen_on_test: True,
+    remarked: True,
     changed: False,
     few: False,
     sampled: False,
 }
+# What a finding of the rigour report says of the same record already, by its code.
+TOLD_BY = {unfinished: "C10", chosen_on_test: "C10", changed: "C10", few: "C10", sampled: "C10"}
 ALL = {incomparable: True, other_settings: True, unequal: False, not_averaged: False, picked: False}

@@ -25,6 +25,7 @@ from awnet.report.alike import attack_names, seed_groups
 from awnet.report.differences import differences, points
 from awnet.report.headline import headline
 from awnet.report.images import BUDGET, Sample, samples
+from awnet.report.rigour import SHOWN, checked
 from awnet.report.svg import COLOURS
 from awnet.report.tables import WORST, Table, front_names, millions, names, series, table
 
@@ -105,6 +106,8 @@ def page(
         style="".join((HERE / sheet).read_text(encoding="utf-8") for sheet in ("figure.css", "page.css")),
         setting=_setting(records),
         headline=headline(records, found),
+        checked=list(checked(records)),
+        shown=SHOWN,
         doubts=[(doubt, _who(doubt.of, records)) for doubt in checks.doubts(records)],
         table=found,
         weighed=_weighed(table(records, gamma_nat=gamma_nat, gamma_adv=gamma_adv, per_attack=True)),

@@ -1,21 +1,24 @@
 """Records as a table: a row each, with the worst case as the headline and the trade-off of Eq. 23 beside it.
 
-`table` computes every number once; the page, Markdown, LaTeX and the terminal only write them down.
+`table` computes every number once; the page, Markdown, LaTeX, CSV and the terminal only write them down.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, takewhile
 from math import isfinite, isnan
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from awnet.errors import Mistake
 from awnet.evaluation.metrics import Accuracy, check_weights, w_robust
 from awnet.evaluation.record import Record
+from awnet.folders import replace_file
 from awnet.report.alike import (
     attack_names,
     same_attacks,
@@ -322,6 +325,7 @@ def latex_table(
 ) -> str:
     """The table in LaTeX, for the package booktabs."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    special |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in TeX's first fonts
     special |= {character: "\\" + character for character in "&%$#_{}"}
     written = {"A\\_w": "$A_w$", r"10\textasciicircum{}6": "$10^6$"}
 
@@ -336,6 +340,62 @@ def latex_table(
     columns = "l" * words + "r" * (len(header) - words)
     begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
     return "\n".join([begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", end]) + "\n"
+
+
+def csv_table(
+    records: Sequence[Record], *, gamma_nat: float = 0.5, gamma_adv: float = 0.5, per_attack: bool = False
+) -> str:
+    """The table for other programs: every row, seeds and their means, in percent, with intervals and unrounded enough.
+
+    Beside each share stand the ends of its 95 % interval, and where there are means the deviation between seeds; a field
+    is empty where it was not measured.
+    """
+    found = table(records, gamma_nat=gamma_nat, gamma_adv=gamma_adv, per_attack=per_attack)
+    several = any(len(row.of) > 1 for row in found.rows)
+    header, body = ["model", "threat", "parameters"], [[row.short, row.threat, row.parameters] for row in found.rows]
+    for k, column in enumerate(found.columns):
+        parts = {"": "value"} | ({} if column.weighed else {" low": "low", " high": "high"})
+        parts |= {" deviation": "deviation"} if several else {}
+        for suffix, part in parts.items():
+            header.append(column.title + suffix)
+            for line, row in zip(body, found.rows, strict=True):
+                value = getattr(row.cells[k], part)
+                line.append(None if value is None or isnan(value) else f"{100 * value:.4f}")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *body])
+    return text.getvalue()
+
+
+WRITERS: dict[str, Callable[..., str]] = {".md": markdown_table, ".tex": latex_table, ".csv": csv_table}
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a name for a table that does not say which kind it is to be.
+
+    Raises:
+        Mistake: where it ends in none of .md, .tex and .csv.
+    """
+    if path.suffix not in WRITERS:
+        raise Mistake(f"expected the name of a table to end in .md, .tex or .csv, got {path.name!r}")
+
+
+def write_table(
+    records: Sequence[Record],
+    path: Path,
+    *,
+    gamma_nat: float = 0.5,
+    gamma_adv: float = 0.5,
+    per_attack: bool = False,
+) -> Path:
+    """The table as a file: Markdown, LaTeX or CSV, by how its name ends.
+
+    Raises:
+        Mistake: where it ends otherwise, there is no record, or the file cannot be written.
+    """
+    check_ending(path)
+    text = WRITERS[path.suffix](records, gamma_nat=gamma_nat, gamma_adv=gamma_adv, per_attack=per_attack)
+    replace_file(path, text)
+    return path
 
 
 def rich_table(

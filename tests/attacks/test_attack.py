@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from attacks.nets import small_net
-from attacks.planted import BALL, Planted, planted_sample
 from awnet.attacks import Engine, Forward, Gradient, Steer, Steering, TensorExamples
 from awnet.attacks.attack import backwards, evaluate
+from awnet.conformance.planted import BALL, Planted, planted_sample
 from awnet.losses import Margin
 
 margin = Margin()

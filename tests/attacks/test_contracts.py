@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -37,6 +36,7 @@ from awnet.attacks import (
 )
 from awnet.attacks.attack import evaluate
 from awnet.config import from_json, to_json
+from awnet.conformance.traces import traces
 from awnet.models.awnet import AWNetConfig
 from awnet.models.model import Decision, create
 from awnet.models.resnet import ResNetConfig
@@ -128,29 +128,6 @@ def x() -> Tensor:
 @pytest.fixture
 def y() -> Tensor:
     return torch.tensor([0, 1, 2, 3, 4, 0])
-
-
-def traces(model: nn.Module) -> dict[str, Any]:
-    """All that an attack could leave behind in a model or in torch."""
-    found: dict[str, Any] = {
-        "rng": torch.get_rng_state().tolist(),
-        "grad": torch.is_grad_enabled(),
-        "autocast": torch.is_autocast_enabled("cpu"),
-        "inference": torch.is_inference_mode_enabled(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "dtype": torch.get_default_dtype(),
-    }
-    for name, module in model.named_modules():
-        found[f"{name} mode"] = module.training
-        found[f"{name} fields"] = {key: type(value) for key, value in vars(module).items()}
-        found[f"{name} hooks"] = [
-            list(hooks.values()) for field, hooks in vars(module).items() if field.endswith("_hooks")
-        ]
-    plain = [(key, value) for key, value in vars(model).items() if isinstance(value, Tensor)]
-    for name, t in [*model.named_parameters(), *model.named_buffers(), *plain]:
-        found[name] = (id(t), t.tolist(), t.requires_grad, t._version)
-        found[f"{name}.grad"] = None if t.grad is None else (id(t.grad), t.grad.tolist(), t.grad._version)
-    return found
 
 
 @each_attack

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from attacks.nets import lively
-from attacks.planted import Planted, planted_sample
 from awnet.attacks import APGD, Engine, TensorExamples
 from awnet.attacks.adaptive import evasions
 from awnet.attacks.adaptive.steer import Steer
+from awnet.conformance.planted import Planted, planted_sample
 from awnet.data import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation.benign import BENIGN
@@ -59,9 +59,20 @@ def test_benign_changes_are_images_one_at_a_time(name: str, threat, channels: in
     assert changed.min() >= 0 and changed.max() <= 1
     alone = BENIGN[name](x[3:4], threat, Noise(0, torch.tensor([3])))
     torch.testing.assert_close(alone, changed[3:4])
-    if name.endswith("noise"):
+    if name in ("uniform noise", "sign noise"):
         assert threat.contains(x, changed).all()
         assert (threat.distance(x, changed) > threat.eps / 10).all()
+
+
+def test_blur_and_jpeg_by_hand():
+    noise = Noise(0, torch.arange(1))
+    even = torch.full((1, 1, 4, 4), 0.5)
+    assert torch.equal(BENIGN["blur"](even, BALL, noise), even)
+    torch.testing.assert_close(BENIGN["JPEG"](even, BALL, noise), even, atol=1 / 255, rtol=0)
+    peak = torch.zeros(1, 1, 5, 5)
+    peak[0, 0, 2, 2] = 1
+    spread = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+    assert torch.equal(BENIGN["blur"](peak, BALL, noise)[0, 0, 1:4, 1:4], spread)
 
 
 class Detector(nn.Module):

@@ -207,7 +207,8 @@ def test_each_attack_is_kept_when_it_is_done(model, monkeypatch, tmp_path):
     monkeypatch.setattr(Record, "save", noted)
     record = judged(model, out=tmp_path / "out", progress=lambda name, n: progress.append((name, n)))
     assert kept == [["fgsm"], ["fgsm", "pgd"]] == [kept[0], list(record.attacks)]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"record.json", "record.safetensors", ".lock"}
+    files = {"record.json", "record.safetensors", "adversarials.safetensors", ".lock"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
     for name in BOTH:
         counts = [n for each, n in progress if each == name]
         assert counts == sorted(counts) and counts[-1] == 21

@@ -1,5 +1,7 @@
+import csv
 import re
 from io import StringIO
+from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
@@ -7,7 +9,18 @@ from rich.console import Console
 
 from awnet.errors import Mistake
 from awnet.evaluation.metrics import w_robust
-from awnet.report.tables import MISSING, front_names, latex_table, markdown_table, names, rich_table, series, table
+from awnet.report.tables import (
+    MISSING,
+    csv_table,
+    front_names,
+    latex_table,
+    markdown_table,
+    names,
+    rich_table,
+    series,
+    table,
+    write_table,
+)
 from report.synthetic import record
 
 
@@ -48,6 +61,55 @@ def test_markdown_says_the_same_and_marks_the_best(records):
         assert said == [f"**{100 * v:.1f}**" if v == max(values) else f"{100 * v:.1f}" for v in values]
     assert body[0][header.index("router-pgd")].strip() == MISSING
     assert [line[1].strip() for line in body] == ["11.2"] * 3
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(StringIO(text)))
+
+
+def test_csv_says_the_same_with_intervals(records):
+    rows = rows_of(csv_table(records, gamma_nat=0.3, gamma_adv=0.7, per_attack=True))
+    assert [row["model"] for row in rows] == [r.label for r in records] and rows[0]["parameters"] == "11173962"
+    for row, r in zip(rows, records, strict=True):
+        for title, found in {
+            "clean": r.clean_accuracy,
+            "worst case": r.worst_accuracy,
+            "cw-inf": r.robust_accuracy("cw-inf"),
+        }.items():
+            said = [float(row[title + part]) for part in ("", " low", " high")]
+            assert said == pytest.approx([100 * v for v in found[:3]], abs=1e-4)
+        assert float(row["A_w"]) == pytest.approx(
+            100 * w_robust(r.clean_accuracy.value, r.worst_accuracy.value, 0.3, 0.7), abs=1e-4
+        )
+    assert rows[0]["router-pgd"] == rows[0]["router-pgd low"] == rows[0]["A_w, router-pgd"] == ""
+    assert "clean deviation" not in rows[0] and "A_w low" not in rows[0]
+
+
+def test_csv_has_means_and_their_seeds():
+    seeds = [record("AW-Net", robust=0.4 + 0.02 * s, seed=s, luck=s) for s in range(3)]
+    rows = rows_of(csv_table([*seeds, record("static")]))
+    assert len(rows) == 5 and rows[0]["clean low"] == rows[1]["clean deviation"] == ""
+    worst = [100 * r.worst_accuracy.value for r in seeds]
+    said = [float(rows[0][title]) for title in ("worst case", "worst case deviation")]
+    assert said == pytest.approx([mean(worst), stdev(worst)], abs=1e-4)
+
+
+@pytest.mark.parametrize("label", ['a "quoted", one', "two\nlines", "=1+1", "a;b"])
+def test_labels_come_back_from_csv(label):
+    assert [row["model"] for row in rows_of(csv_table([record(label), record("other")]))] == [label, "other"]
+
+
+@pytest.mark.parametrize(("ending", "write"), [(".md", markdown_table), (".tex", latex_table), (".csv", csv_table)])
+def test_the_ending_says_which(ending, write, records, tmp_path: Path):
+    path = write_table(records, tmp_path / f"new/table{ending}", gamma_nat=0.2, gamma_adv=0.8)
+    assert path.read_text() == write(records, gamma_nat=0.2, gamma_adv=0.8)
+
+
+@pytest.mark.parametrize("name", ["table.html", "table"])
+def test_another_ending_is_a_mistake(name, records, tmp_path: Path):
+    with pytest.raises(Mistake, match=f"end in .md, .tex or .csv, got '{name}'"):
+        write_table(records, tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_decimal_needs_many_examples():
@@ -126,7 +188,7 @@ def test_one_colour_for_a_front_and_for_a_label():
 
 
 def test_no_record_is_a_mistake():
-    for write in (table, markdown_table, latex_table, rich_table):
+    for write in (table, markdown_table, latex_table, csv_table, rich_table):
         with pytest.raises(Mistake, match="at least one record"):
             write([])
 

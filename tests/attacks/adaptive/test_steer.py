@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from attacks.nets import lively
-from attacks.planted import BALL, Planted, planted_sample
 from attacks.test_contracts import agree, rows
 from awnet.attacks import Engine, Steer, TensorExamples
 from awnet.attacks.adaptive import expert_only, joint, orthogonal, router_only, selective, small, stay, warm
 from awnet.attacks.attack import evaluate
+from awnet.conformance.planted import BALL, Planted, planted_sample
 from awnet.errors import Mistake
 from awnet.models import AWNetConfig, ResNetConfig, RouterConfig, create
 from awnet.noise import Noise

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attacks.planted import BALL, GATES, Gate, Planted, planted_sample
 from awnet.attacks import APGD, Engine, Steer, Suite, TensorExamples, adaptive_suite
+from awnet.conformance.planted import BALL, GATES, Gate, Planted, planted_sample
 
 HELD_UP = 0.2  # how far the plain attacks stay above the truth, at least
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 # What is weaker by design than each kind of attack, going by the first word of its name. Kinds that find different
 # things (cross-entropy and margin, FAB and PGD) are not compared.
 WEAKER = {"noise": set[str](), "square": {"noise"}, "fgsm": {"noise"}}
@@ -23,3 +26,11 @@ def kind(attack: str) -> str:
 def knows_the_router(attack: str) -> bool:
     """Whether an attack is none of the usual ones, going by its name."""
     return kind(attack) not in BLIND or any(word in attack.lower() for word in AWARE)
+
+
+def kinds_within(settings: Any) -> set[str]:
+    """Every kind of setting that is named in a result's settings: the attack's, its loss's, those of a suite's members."""
+    if isinstance(settings, Mapping):
+        own = {str(settings["kind"])} if "kind" in settings else set[str]()
+        return own.union(*map(kinds_within, settings.values()))
+    return set[str]().union(*map(kinds_within, settings)) if isinstance(settings, (list, tuple)) else set()

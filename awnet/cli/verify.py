@@ -1,0 +1,79 @@
+"""awnet verify: re-check a record from its adversarial images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from awnet.cli.arguments import parse
+from awnet.cli.checkpoints import load_checkpoint
+from awnet.cli.modules import is_module, load_module
+from awnet.errors import Mistake
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Re-check a record's robust accuracy from its adversarial images, without an attack; exits with 1 where it fails."""
+
+    record: tyro.conf.Positional[Path]
+    """The record's folder."""
+    model: Path | None = None
+    """The network that it is about, a checkpoint, a run or package.module:attribute; the one that it names by default."""
+    data: str | None = None
+    """The data set, where it is not known by the name in the record."""
+    data_dir: str | None = None
+    """The folder of the data set's files."""
+    device: str = "cpu"
+    """cpu or cuda."""
+
+
+def verify(argv: Sequence[str]) -> None:
+    """Re-check a record."""
+    from awnet.config import from_json
+    from awnet.data import DATASETS, DataConfig, load
+    from awnet.evaluation.record import Record
+    from awnet.evaluation.verify import verify as check
+    from awnet.models import AWNet, Knob
+
+    options = parse(Verify, argv, "awnet verify")
+    record = Record.load(options.record)
+    name = options.model or Path(record.model.get("checkpoint") or record.model.get("spec") or "")
+    if name == Path():
+        raise Mistake(f"the record in {options.record} does not say which network it is about; give --model")
+    if is_module(name):
+        model, config = load_module(str(name), options.device), DataConfig()
+    elif options.model is None and not name.exists():
+        raise Mistake(f"the checkpoint {name}, which the record is about, is not there; give --model")
+    else:
+        model, about = load_checkpoint(name, options.device)
+        config = from_json(about["data"], DataConfig, "data")
+    knob = record.model.get("knob")
+    if isinstance(model, AWNet) and knob is not None:
+        model = model.turned(from_json(knob, Knob, "knob"))
+    known = record.data.get("name")
+    data = options.data or (known if known in DATASETS else config.name)
+    splits = load(replace(config, name=data, data_dir=options.data_dir or config.data_dir))
+    by_name = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    if record.data.get("split") not in by_name:
+        raise Mistake(f"the record in {options.record} is of the split {record.data.get('split')!r}, which no set has")
+    found = check(options.record, model, by_name[record.data["split"]])
+
+    table = Table("", "", "holds", "of", box=None, header_style="bold")
+    for one in found.checks:
+        mark = "[green]✓[/]" if one.passed else "[bold red]✗[/]"
+        table.add_row(f"{mark} {one.name}", escape(one.meaning), str(one.held), str(one.of))
+    Console().print(table)
+    says = f"{record.label}: robust accuracy at most {found.claimed}, {record.threat.get('text')}"
+    if found.holds:
+        print(f"verified: {says}")
+        return
+    failed = ", ".join(one.name for one in found.checks if not one.passed)
+    print(f"NOT verified: {says}; fails: {failed}. What the images show is at most {found.derived}")
+    sys.exit(1)

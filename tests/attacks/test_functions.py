@@ -1,0 +1,164 @@
+"""Plain functions: the very results of the engine, checked input, no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks.nets import lively, small_net
+from attacks.test_contracts import Mixed
+from awnet.attacks import APGD, ATTACKS, FAB, PGD, Attack, Engine, Square, TensorExamples, functions
+from awnet.attacks.functions import adaptive, apgd, auto_attack, cw, fab, fgsm, pgd, run, square
+from awnet.conformance.traces import traces
+from awnet.errors import Mistake
+from awnet.losses import DLR, CrossEntropy, Margin, TargetedDLR, TargetedMargin
+from awnet.threat_model import L1, L2, Linf
+
+BALL = Linf(8 / 255)
+Function = Callable[..., Tensor]
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.rand(6, 3, 8, 8)
+
+
+@pytest.fixture
+def model(x: Tensor) -> nn.Module:
+    return lively(small_net(), x)
+
+
+@pytest.fixture
+def y(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x).argmax(1)
+
+
+def engine(attack: Any, model: nn.Module, x: Tensor, y: Tensor, seed: int = 0) -> Tensor:
+    return Engine(batch_size=len(x)).run(attack, model, TensorExamples(x, y, torch.arange(len(x))), seed=seed).x_adv
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(fgsm, "fgsm"), (pgd, "pgd-sat"), (cw, "cw-inf"), (apgd, "apgd-ce"), (square, "square")],
+)
+def test_with_nothing_said_it_is_the_registered_attack(
+    function: Function, name: str, model: nn.Module, x: Tensor, y: Tensor
+):
+    attack = ATTACKS[name](BALL)
+    short = {"steps": 30} if name == "square" else {}
+    attack = Square(threat=BALL, steps=30) if short else attack
+    assert torch.equal(function(model, x, y, **short), engine(attack, model, x, y))
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "attack"),
+    [
+        (fgsm, {"eps": 0.5, "norm": "L2"}, PGD(threat=L2(0.5), steps=1, step_size=1.0, initial="zero")),
+        (pgd, {"steps": 3, "step_size": 0.5, "loss": "dlr"}, PGD(threat=BALL, steps=3, step_size=0.5, loss=DLR())),
+        (pgd, {"steps": 2, "initial": "gaussian"}, PGD(threat=BALL, steps=2, initial="gaussian", loss=CrossEntropy())),
+        (cw, {"steps": 3, "kappa": 0.1}, PGD(threat=BALL, steps=3, loss=Margin(kappa=0.1))),
+        (apgd, {"steps": 4, "loss": "margin", "restarts": 2}, APGD(threat=BALL, steps=4, loss=Margin(), restarts=2)),
+        (apgd, {"steps": 4, "loss": "dlr", "targets": 2}, APGD(threat=BALL, steps=4, loss=TargetedDLR(), targets=2)),
+        (apgd, {"steps": 4, "loss": "margin", "targets": 1}, APGD(threat=BALL, steps=4, loss=TargetedMargin(), targets=1)),
+        (apgd, {"steps": 4, "eps": 3.0, "norm": "L1"}, APGD(threat=L1(3.0), steps=4)),
+        (fab, {"steps": 3, "targets": 2, "restarts": 2}, FAB(threat=BALL, steps=3, targets=2, restarts=2)),
+        (square, {"steps": 5, "p": 0.3, "rescale": True}, Square(threat=BALL, steps=5, p=0.3, rescale=True)),
+    ],
+)  # fmt: skip
+def test_every_setting_arrives(
+    function: Function, given: dict[str, Any], attack: Attack, model: nn.Module, x: Tensor, y: Tensor
+):
+    more = {} if function is fgsm else {"seed": 5}
+    x_adv = function(model, x, y, **given, **more)
+    assert torch.equal(x_adv, engine(attack, model, x, y, seed=5))
+    assert torch.equal(x_adv, run(attack, model, x, y, seed=5)) and not torch.equal(x_adv, x)
+
+
+def test_suites(monkeypatch: pytest.MonkeyPatch, model: nn.Module, x: Tensor, y: Tensor):
+    asked = []
+    monkeypatch.setattr(functions, "run", lambda attack, *args, **kwargs: asked.append((attack, kwargs)) or x)
+    auto_attack(model, x, y, version="plus", seed=3, batch_size=4)
+    auto_attack(model, x, y, version=("square", "apgd-ce"), eps=1.0, norm="L2")
+    adaptive(model, x, y)
+    assert [attack.names for attack, _ in asked[1:2]] == [("square", "apgd-ce")] and asked[1][0].threat == L2(1.0)
+    assert asked[0] == (ATTACKS["aa-plus"](BALL), {"seed": 3, "batch_size": 4})
+    assert asked[2] == (ATTACKS["adaptive"](BALL), {"seed": 0, "batch_size": None})
+
+
+def test_small_batches_come_to_the_same(model: nn.Module, x: Tensor, y: Tensor):
+    whole, parts = (pgd(model, x, y, batch_size=size) for size in (None, 4))
+    assert ((whole - parts).abs() > 1e-4).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("function", [fgsm, pgd, cw, apgd, fab, square], ids=lambda f: f.__name__)
+def test_leaves_no_trace(function: Function):
+    torch.manual_seed(0)
+    model, x, y = Mixed().train(), torch.rand(4, 3, 8, 8, requires_grad=True), torch.tensor([0, 1, 2, 3])
+    model.body.eval()
+    before, images = traces(model), x.detach().clone()
+    few = {} if function is fgsm else {"steps": 2}
+    x_adv = function(model, x, y, **few)
+    assert traces(model) == before and torch.equal(x, images) and x.requires_grad and x.grad is None
+    assert not x_adv.requires_grad and x_adv.data_ptr() != x.data_ptr()
+    assert BALL.contains(images, x_adv).all()
+
+
+def test_in_the_middle_of_training(model: nn.Module, x: Tensor, y: Tensor):
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=0.1)
+    loss = nn.functional.cross_entropy(model(pgd(model, x, y, steps=2)), y)
+    loss.backward()
+    optimizer.step()
+    assert model.training and all(p.grad is not None for p in model.parameters())
+
+
+def test_the_empty_batch_and_rounding(model: nn.Module, x: Tensor, y: Tensor):
+    assert fgsm(model, x[:0], y[:0]).shape == (0, 3, 8, 8)
+    by_rounding = x.clone()
+    by_rounding[0, 0, 0, 0], by_rounding[1, 0, 0, 0] = 1 + 1e-7, -1e-7
+    assert torch.equal(fgsm(model, by_rounding, y), fgsm(model, by_rounding.clamp(0, 1), y))
+    assert torch.equal(fgsm(model, x, y.int()), fgsm(model, x, y))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda m, x, y: (m, x * 255, y), r"must be in \[0, 1\], got .*; put the normalisation into the model"),
+        (lambda m, x, y: (m, x - 0.5, y), r"must be in \[0, 1\]"),
+        (lambda m, x, y: (m, x.double(), y), r"in float32, got \(6, 3, 8, 8\) in float64"),
+        (lambda m, x, y: (m, (x * 255).to(torch.uint8), y), "in uint8"),
+        (lambda m, x, y: (m, x[0], y), r"shape \(b, c, h, w\)"),
+        (lambda m, x, y: (m, x, y[:5]), r"expected 6 labels as whole numbers, got shape \(5,\)"),
+        (lambda m, x, y: (m, x, y.float()), "in float32"),
+        (lambda m, x, y: (m, x, nn.functional.one_hot(y, 10)), r"got shape \(6, 10\)"),
+        (lambda m, x, y: (m, x, y + 10), "labels must be from 0 to 9"),
+        (lambda m, x, y: (m, x, y - 10), "labels must be from 0 to 9"),
+        (lambda m, x, y: (m, x.log().log(), y), "no finite numbers"),
+        (lambda m, x, y: (nn.Flatten(0), x, y), "one row of logits an image"),
+    ],
+)
+def test_what_does_not_fit_is_told(change: Callable[..., Any], sentence: str, model: nn.Module, x: Tensor, y: Tensor):
+    with pytest.raises(Mistake, match=sentence):
+        fgsm(*change(model, x, y))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"norm": "linf"}, "no norm is named 'linf'; did you mean Linf"),
+        ({"eps": -1}, "eps"),
+        ({"loss": "kl"}, "no loss is named 'kl'"),
+        ({"loss": "ce", "targets": 3}, "no targeted loss is named 'ce'"),
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 0}, "batch size"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(
+    given: dict[str, Any], sentence: str, model: nn.Module, x: Tensor, y: Tensor
+):
+    with pytest.raises(Mistake, match=sentence):
+        apgd(model, x, y, **given)

@@ -1,0 +1,107 @@
+"""What each protocol does to a small fixed network: verdicts that must be the same in two years, on any machine.
+
+    PYTHONPATH=tests:. python tests/evaluation/protocol_verdicts.py [PROTOCOL...]        # adds to tests/golden/protocols.json
+
+The weights are in closed form, and only images count whose verdict is the same at 0.9, 1 and 1.1 times the radius: what is
+broken there is broken by far, so that no rounding decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from awnet.attacks import Attack, Engine, Suite, TensorExamples
+from awnet.evaluation.protocol import attacks_of, protocols
+from awnet.models.model import Decision
+from awnet.noise import Noise
+from awnet.threat_model import L1, L2, Linf, ThreatModel
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "protocols.json"
+BALLS: tuple[ThreatModel, ...] = (Linf(0.008), L2(0.06), L1(0.2))
+N, CLASSES = 24, 5
+
+
+def weights(*shape: int, seed: int) -> Tensor:
+    """Uniform numbers in [-1, 1), counted and so the same everywhere, over the root of how many are summed."""
+    number = Noise(seed, torch.arange(shape[0])).uniform(0, shape[1:])
+    return (2 * number - 1) * (3 / number[0].numel()) ** 0.5
+
+
+class Fixed(nn.Module):
+    """Two convolutional networks and a smooth switch between them."""
+
+    forms = ("clean", "adversarial")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.ParameterList([weights(8, 1, 3, 3, seed=seed) for seed in (1, 2)])
+        self.second = nn.ParameterList([weights(12, 8, 3, 3, seed=seed) for seed in (3, 4)])
+        self.last = nn.ParameterList([weights(CLASSES, 12 * 9, seed=seed) for seed in (5, 6)])
+        self.switch = nn.Parameter(weights(1, 64, seed=7))
+
+    def expert(self, x: Tensor, k: int) -> Tensor:
+        z = nn.functional.conv2d(x - 0.5, self.first[k], padding=1).relu()
+        z = nn.functional.conv2d(z, self.second[k], stride=2).relu()
+        return 8 * nn.functional.linear(z.flatten(1), self.last[k])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decide(x, x, "", torch.zeros(len(x), dtype=torch.bool)).logits
+
+    def decide(self, x: Tensor, seen: Tensor, form: str, forced: Tensor) -> Decision:
+        log_odds = 6 * nn.functional.linear(seen.flatten(1) - 0.5, self.switch)[:, 0]
+        p = torch.where(forced, float(form == "clean"), log_odds.sigmoid())[:, None]
+        return Decision(p * self.expert(x, 0) + (1 - p) * self.expert(x, 1), log_odds)
+
+
+def examples(model: nn.Module) -> TensorExamples:
+    """Grey images of 8 pixels with coarse structure, and what the network says of them."""
+    ids = torch.arange(N)
+    coarse = Noise(11, ids).uniform(0, (1, 4, 4)).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    x = 0.15 + 0.7 * (0.7 * coarse + 0.3 * Noise(12, ids).uniform(0, (1, 8, 8)))
+    with torch.no_grad():
+        return TensorExamples(x, model(x).argmax(1), ids)
+
+
+def verdicts(attack: Attack | Suite, ids: Tensor) -> Tensor:
+    """Which of these images stand."""
+    model = Fixed()
+    x, y, all_ids = examples(model)
+    return Engine(batch_size=N).run(attack, model, TensorExamples(x[ids], y[ids], all_ids[ids])).correct
+
+
+def named(protocol: str, threat: ThreatModel, ids: Tensor) -> str:
+    """The verdicts of all attacks of a protocol in 16 hexadecimal digits."""
+    found = [(name, verdicts(attack, ids).tolist()) for name, attack in attacks_of(protocol, threat).items()]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+
+def clear(protocol: str, threat: ThreatModel) -> Tensor:
+    """The images whose verdict is the same nearby."""
+    everybody = torch.arange(N)
+    around = [attacks_of(protocol, type(threat)(scale * threat.eps)).values() for scale in (0.9, 1.0, 1.1)]
+    of = torch.stack([torch.stack([verdicts(attack, everybody) for attack in attacks]) for attacks in around])
+    return everybody[(of == of[1]).flatten(0, 1).all(0)]
+
+
+def main(chosen: list[str]) -> None:
+    found: dict[str, Any] = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    for protocol in chosen or protocols():
+        for threat in BALLS if protocol == "quick@1" else BALLS[:1]:  # the others take minutes
+            ids = clear(protocol, threat)
+            stand = [int(verdicts(attack, ids).sum()) for attack in attacks_of(protocol, threat).values()]
+            digest = named(protocol, threat, ids)
+            found.setdefault(protocol, {})[str(threat)] = {"ids": ids.tolist(), "stand": stand, "verdicts": digest}
+            GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+            sys.stdout.write(f"{protocol}, {threat}: {stand} of {len(ids)} stand\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,349 @@
+"""Models and images as users bring them: each is refused in one sentence, or gets the right answer."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from awnet.attacks import APGD, ATTACKS, Engine, Square, fgsm
+from awnet.cli import main
+from awnet.data import Dataset
+from awnet.errors import Mistake
+from awnet.evaluation import Record
+from awnet.evaluation.conventions import LogProbabilities, are_probabilities, better_convention
+from awnet.evaluation.evaluate import evaluate
+from awnet.evaluation.preflight import preflight, tensor_examples
+from awnet.losses import Margin
+from awnet.models.model import fingerprint
+from awnet.threat_model import Linf
+from evaluation import misled
+from evaluation.misled import Around
+from training.tiny import dataset, own
+
+THREAT = Linf(0.1)
+ENGINE = Engine(batch_size=16)
+DATA = dataset(60, split="test", seed=4)
+FGSM = {"fgsm": fgsm(THREAT)}
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    """A network that gets most images right."""
+    model = own(2)
+    x, y = dataset(90).batch(torch.arange(90))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(12):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def judged(model: nn.Module, data: Dataset = DATA, attacks: Any = FGSM, **more: Any) -> Record:
+    return evaluate(model, data, attacks, **{"threat": THREAT, "engine": ENGINE, **more})
+
+
+def raises(x: Tensor) -> Tensor:
+    raise RuntimeError("no such kernel")
+
+
+def in_place(x: Tensor) -> Tensor:
+    return x.mul_(2)
+
+
+REFUSED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
+    "too few classes": (lambda net: Around(net, after=lambda z: z[:, :2]), "the model has 2 classes, the images 3"),
+    "too many classes": (lambda net: Around(net, after=lambda z: z.repeat(1, 2)), "the model has 6 classes, the images 3"),
+    "one number an image": (lambda net: Around(net, after=lambda z: z[:, 0]), r"of shape \(8,\) for 8 images"),
+    "classes first": (lambda net: Around(net, after=lambda z: z.T), r"of shape \(3, 8\) for 8 images, expected .* \(8, 3\)"),
+    "decided classes": (lambda net: Around(net, after=lambda z: (z > 0).long()), "returns torch.int64"),
+    "a tuple": (lambda net: Around(net, after=lambda z: (z, z)), "returns a tuple, expected a tensor of logits"),
+    "NaN": (lambda net: Around(net, after=lambda z: z / 0 * 0), "answers 8 of 8 images with NaN"),
+    "it raises": (lambda net: Around(net, before=raises), "raises RuntimeError on images of shape .*no such kernel"),
+    "no gradient": (lambda net: Around(net, after=misled.without_gradient), "no gradient with respect to the image"),
+    "normalises in place": (lambda net: Around(net, before=in_place), "nothing in place on the image"),
+    "expects normalised images": (lambda net: Around(net, misled.normalised), "normalised by .*it expects .*--trust-range"),
+    "expects bytes": (lambda net: Around(net, misled.of_bytes), "multiplied by 255"),
+    "nowhere": (lambda net: own(0).to("meta"), "lie on meta; expected one device"),
+    "on two devices": (lambda net: nn.Sequential(own(0), nn.Linear(3, 3, device="meta")), "lie on cpu and meta"),
+    "other channels": (lambda net: Around(net, before=lambda x: x.repeat(1, 3, 1, 1)), "raises RuntimeError on images"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_attacked_is_refused(case, net, tmp_path):
+    plant, said = REFUSED[case]
+    with pytest.raises(Mistake, match=said) as caught:
+        judged(plant(net), out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists(), "nothing was begun"
+
+
+REMARKED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
+    "random": (lambda net: Around(net, after=misled.random), "draws random numbers.*aa-rand"),
+    "batch of one loses its dimension": (lambda net: Around(net, after=misled.squeezed), "another shape for a batch of one"),
+    "batch of one raises": (lambda net: Around(net, after=lambda z: z if len(z) > 1 else raises(z)), "raises RuntimeError"),
+    "neighbours": (lambda net: Around(net, after=misled.neighbours), "depends on the others of its batch"),
+    "probabilities": (lambda net: Around(net, after=lambda z: z.softmax(1)), "their logarithm is attacked"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REMARKED)
+def test_what_is_odd_is_said_and_recorded(case, net):
+    plant, said = REMARKED[case]
+    told: list[str] = []
+    record = judged(plant(net), remark=told.append)
+    (sentence,) = told
+    assert record.model["remarks"] == told and record.model["class"] == "Around"
+    assert re.search(said, sentence)
+    assert "remarks" not in judged(net).model
+
+
+def test_probabilities_are_attacked_as_well_as_logits(net):
+    attacks = {"ce": APGD(threat=THREAT, steps=10), "margin": APGD(threat=THREAT, steps=10, loss=Margin())}
+    soft = Around(net, after=lambda z: z.softmax(1))
+    a, b = judged(net, attacks=attacks), judged(soft, attacks=attacks)
+    for name in attacks:
+        assert torch.equal(a.attacks[name].correct, b.attacks[name].correct)
+    assert b.model["fingerprint"] == fingerprint(soft)
+    x, _ = DATA.batch(torch.arange(8))
+    logits = net(x)
+    torch.testing.assert_close(LogProbabilities(soft)(x), logits.log_softmax(1))
+    assert are_probabilities(soft(x)) and not are_probabilities(logits) and not are_probabilities(logits.log_softmax(1))
+
+
+@pytest.mark.parametrize("range_", ["[-1, 1]", "255"])
+def test_the_right_range_is_named(range_, net):
+    wrong = Around(net, misled.of_bytes if range_ == "255" else lambda x: (x + 1) / 2)
+    x, y = DATA.batch(torch.arange(60))
+    found = better_convention(lambda images: wrong(images).argmax(1) == y, x)
+    assert found and (range_ in found.name or "own mean" in found.name)
+    assert better_convention(lambda images: net(images).argmax(1) == y, x) is None
+    # trusted, it is attacked all the same
+    assert len(judged(wrong, trust_range=True)) == 60
+
+
+@pytest.mark.parametrize(("n", "told"), [(8, False), (80, True)])
+def test_luck_is_no_convention(n, told):
+    """Of eight images, three more are nothing; of eighty, thirty are."""
+    in_01, in_255 = torch.arange(n) < n // 2, torch.arange(n) < n * 7 // 8
+    found = better_convention(lambda x: in_255 if x.max() > 9 else in_01, torch.rand(n, 1, 2, 2))
+    assert (found is not None) == told
+
+
+def test_a_forward_without_a_gradient_can_be_attacked_by_queries(net):
+    flat = Around(net, after=misled.without_gradient)
+    record = judged(flat, attacks={"square": Square(threat=THREAT, steps=20)})
+    assert record.robust_accuracy("square").value < record.clean_accuracy.value
+
+
+def test_images_that_are_all_wrong_need_no_attack(net):
+    wrong = Around(net, after=lambda z: -z)
+    right = net(DATA.batch(torch.arange(60))[0]).argmax(1) == DATA.labels
+    data = DATA.subset(right.nonzero()[:, 0])
+    record = judged(wrong, data, {**FGSM, "aa": ATTACKS["aa"](THREAT)})
+    assert record.clean_accuracy.value == record.worst_accuracy.value == record.robust_accuracy("aa").value == 0
+    assert all(result.backwards.sum() == 0 for result in record.attacks.values())
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("attack", ["apgd-dlr", "apgd-t", "fab-t"])
+def test_two_and_three_classes(classes, attack):
+    """Every loss is defined: the linear model's robust images are those beyond eps * |w|_1 from its boundary."""
+    data = tensor_examples(torch.rand(12, 1, 4, 4), torch.zeros(12).long(), classes=classes)
+    w = torch.randn(16)
+
+    class Plane(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            margin = (x.flatten(1) - 0.5) @ w + 1
+            return torch.stack([margin, *(torch.full_like(margin, -k) for k in range(classes - 1))], dim=1)
+
+    outcome = Engine(batch_size=12, channels_last=False).run(ATTACKS[attack](Linf(0.05)), Plane(), data)
+    signs = 0.05 * w.sign().view(1, 1, 4, 4)
+    truth = Plane()((data.x - signs).clamp(0, 1))[:, 0] > 0
+    assert torch.equal(outcome.correct, truth)
+
+
+BAD_IMAGES: dict[str, tuple[Tensor, Tensor, str]] = {
+    "none": (torch.rand(0, 1, 4, 4), torch.zeros(0).long(), "no images"),
+    "bytes": (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2).long(), "divide uint8 images by 255"),
+    "no channels": (torch.rand(2, 4, 4), torch.zeros(2).long(), r"shape \(n, c, h, w\)"),
+    "normalised": (torch.rand(2, 1, 4, 4) * 4 - 2, torch.zeros(2).long(), r"images lie in \[0, 1\]"),
+    "a little beyond": (torch.full((2, 1, 4, 4), 1.001), torch.zeros(2).long(), r"images lie in \[0, 1\]"),
+    "NaN": (torch.full((2, 1, 4, 4), float("nan")), torch.zeros(2).long(), r"images lie in \[0, 1\]"),
+    "a label too high": (torch.rand(2, 1, 4, 4), torch.tensor([0, 3]), "from 0 to 2, got 0 to 3"),
+    "a label too low": (torch.rand(2, 1, 4, 4), torch.tensor([-1, 0]), "from 0 to 2, got -1 to 0"),
+    "too few labels": (torch.rand(2, 1, 4, 4), torch.tensor([0]), "2 whole numbers"),
+    "labels in one-hot": (torch.rand(2, 1, 4, 4), torch.eye(3)[:2], "whole numbers, one an image"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_images_that_are_refused(case):
+    x, y, said = BAD_IMAGES[case]
+    with pytest.raises(Mistake, match=said):
+        tensor_examples(x, y, classes=3)
+
+
+def test_rounding_is_put_back():
+    x = torch.tensor([-3e-8, 1 + 1e-7]).view(1, 1, 1, 2)
+    assert tensor_examples(x, torch.tensor([1]), classes=3).x.flatten().tolist() == [0, 1]
+
+
+def test_an_empty_set(net):
+    empty = DATA.subset(torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(Mistake, match="no test images"):
+        judged(net, empty)
+    with pytest.raises(Mistake, match="no images"):
+        preflight(net, empty, classes=3)
+
+
+def test_the_look_leaves_no_trace(net):
+    model = own(1).train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    preflight(model, DATA, classes=3)
+    assert model.training and model.bn.training and all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+# --- the command line ---
+
+MINE = """
+import torch
+from torch import nn
+
+def net(classes=10):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+    def forward(self, x):
+        return self.net(x)
+
+class Soft(Net):
+    def forward(self, x):
+        return self.net(x).softmax(1)
+
+class Holder:
+    inner = Net()
+
+def three():
+    return net(3)
+
+def failing():
+    raise OSError("no weights here")
+
+def needs(argument):
+    return net()
+
+number = 3
+def text():
+    return "net"
+"""
+OWN = ["--data", "digits", "--eps", "8/255", "--norm", "linf", "--attacks", "fgsm", "--limit", "20"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "shattered.py").write_text("import nowhere_to_be_found")
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "shattered"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("spec", ["mine:net", "mine:Net", "mine:Holder.inner"])
+def test_a_network_of_ones_own_in_one_line(spec, here, capsys):
+    main(["evaluate", spec, *OWN])
+    (record,) = (Record.load(path.parent) for path in here.glob("records/*/record.json"))
+    assert record.label == spec and record.model["spec"] == spec and record.model["parameters"] == 650
+    assert (
+        record.model["fingerprint"] and record.threat["text"] == "Linf 8/255" and record.classes == tuple("0123456789")
+    )
+    assert str(here) not in sys.path
+    main(["evaluate", spec, *OWN, "--resume"])
+    assert "record: records/" in capsys.readouterr().out
+
+
+def test_the_checks_from_the_command_line(here, capsys):
+    main(["evaluate", "mine:Soft", *OWN, "--rigour", "--rigour-images", "5", "--out", "out"])
+    printed = capsys.readouterr()
+    assert "note: the outputs are probabilities" in printed.err and "Can these numbers be believed?" in printed.out
+    record = Record.load(Path("out"))
+    assert [finding.code for finding in record.rigour] == [f"C{k}" for k in range(1, 11)]
+    main(["evaluate", "mine:Soft", *OWN, "--out", "out", "--resume"])
+    assert Record.load(Path("out")).rigour == record.rigour, "nothing was added: the findings still stand"
+    main(["evaluate", "mine:Soft", *OWN, "--out", "out", "--resume", "--attacks", "fgsm", "pgd-sat"])
+    assert Record.load(Path("out")).rigour == (), "findings of another record are none of this one"
+
+
+@dataclass(frozen=True)
+class Typed:
+    argv: list[str]
+    says: str
+
+
+MISTAKES = {
+    "no eps": Typed(["mine:net", "--data", "digits", "--norm", "linf"], "give --eps too"),
+    "nothing": Typed(["mine:net"], "give --data, --eps, --norm too"),
+    "no module": Typed(["nowhere:net", *OWN], "importing nowhere"),
+    "a module that raises": Typed(["shattered:net", *OWN], "No module named 'nowhere_to_be_found'"),
+    "no attribute": Typed(["mine:nett", *OWN], "mine has no nett"),
+    "a number": Typed(["mine:number", *OWN], "mine:number is a int"),
+    "a function of text": Typed(["mine:text", *OWN], "returns a str, expected an nn.Module"),
+    "a function that raises": Typed(["mine:failing", *OWN], "raises OSError: no weights here"),
+    "a function of arguments": Typed(["mine:needs", *OWN], "called without arguments"),
+    "three classes": Typed(["mine:three", *OWN], "the model has 3 classes, the images 10"),
+    "no device": Typed(["mine:net", *OWN, "--device", "tpu"], "cpu or cuda"),
+    "a knob": Typed(["mine:net", *OWN, "--p-max", "0.5"], "AW-Net"),
+    "no images for the checks": Typed(["mine:net", *OWN, "--rigour", "--rigour-images", "0"], "1 or more images"),
+    "no timm": Typed(["timm:resnet18", *OWN], "needs timm, which is not installed"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_told_in_one_sentence(case, here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", *MISTAKES[case].argv])
+    printed = capsys.readouterr().err
+    assert stopped.value.code == 2 and printed.startswith("awnet: ") and printed.count("\n") == 1, printed
+    assert MISTAKES[case].says in printed
+    assert not list(here.glob("records/*/record.json"))
+
+
+def test_the_folder_of_another_run(here, capsys):
+    main(["evaluate", "mine:net", *OWN, "--out", "out"])
+    with pytest.raises(SystemExit):
+        main(["evaluate", "mine:Soft", *OWN, "--out", "out", "--resume"])
+    assert "another evaluation (network differ" in capsys.readouterr().err
+
+
+def test_a_network_of_timm_is_normalised(here, monkeypatch):
+    def create_model(name: str, pretrained: bool) -> nn.Module:
+        assert (name, pretrained) == ("tiny", True)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        model.pretrained_cfg = {"mean": (0.5,), "std": (0.25,)}
+        return model
+
+    from awnet.cli.modules import load_module
+
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+    model = load_module("timm:tiny", "cpu")
+    x = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(model(x), model[1]((x - 0.5) / 0.25))

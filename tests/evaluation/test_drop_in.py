@@ -1,0 +1,281 @@
+"""The class in the reference's clothes: its interface, our engine's results, and the reference beside it where there is one.
+
+The last needs a checkout of https://github.com/fra31/auto-attack, whose folder AWNET_REFERENCE_AUTOATTACK names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import awnet
+from attacks.nets import lively, small_net
+from awnet.attacks import APGD, EOT, FAB, Engine, Square, TensorExamples, auto_attack
+from awnet.errors import Mistake
+from awnet.evaluation.drop_in import AutoAttack
+from awnet.losses import DLR, TargetedDLR
+from awnet.models import create
+from awnet.models.resnet import ResNetConfig
+from awnet.threat_model import L1, L2, Linf, ThreatModel
+
+N, EPS = 16, 0.008
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.rand(N, 3, 8, 8)
+
+
+@pytest.fixture
+def model(x: Tensor) -> nn.Module:
+    return lively(small_net(), x)
+
+
+@pytest.fixture
+def y(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    y[:2] = (y[:2] + 1) % 10  # two are wrong from the start
+    return y
+
+
+def short(adversary: Any, attacks: list[str] | None = None) -> Any:
+    """With few steps, whosever class it is."""
+    adversary.attacks_to_run = attacks or adversary.attacks_to_run
+    adversary.apgd.n_iter = adversary.apgd_targeted.n_iter = 4
+    adversary.fab.n_iter, adversary.square.n_queries = 4, 15
+    adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = 2
+    return adversary
+
+
+def ours(model: Any, **given: Any) -> AutoAttack:
+    return short(AutoAttack(model, **{"eps": EPS, "device": "cpu", "verbose": False, **given}))
+
+
+def test_it_is_at_the_top():
+    assert awnet.AutoAttack is AutoAttack
+
+
+def test_the_interface_is_that_of_the_reference():
+    names = ", ".join(inspect.signature(AutoAttack).parameters)
+    assert names == "model, norm, eps, seed, verbose, attacks_to_run, version, is_tf_model, device, log_path"
+    run = inspect.signature(AutoAttack.run_standard_evaluation).parameters
+    assert {name: p.default for name, p in run.items() if p.default is not inspect.Parameter.empty} == {
+        "bs": 250, "return_labels": False, "state_path": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("version", "threat"),
+    [
+        ("standard", Linf(EPS)),
+        ("standard", L2(0.3)),
+        ("standard", L1(3.0)),
+        ("plus", Linf(EPS)),
+        ("plus", L2(0.3)),
+        ("rand", Linf(EPS)),
+    ],
+    ids=str,
+)
+def test_a_version_is_our_suite(version: str, threat: ThreatModel, model: nn.Module):
+    adversary = AutoAttack(model, norm=type(threat).__name__, eps=threat.eps, version=version, verbose=False)
+    suite, mine = auto_attack(threat, version), adversary._suite()
+    members = {name.replace("fab-t", "fab") if version == "plus" else name: attack for name, attack in suite.members}
+    assert dict(mine.members) == members
+
+
+def test_the_result_is_the_engine_s(model: nn.Module, x: Tensor, y: Tensor):
+    adversary = ours(model, seed=3)
+    outcome = Engine(batch_size=8).run(adversary._suite(), model, TensorExamples(x, y, torch.arange(N)), seed=3)
+    x_adv, y_adv = adversary.run_standard_evaluation(x, y, bs=8, return_labels=True)
+    broken = ~outcome.correct
+    assert 2 < broken.sum() < N
+    assert torch.equal(x_adv[broken], outcome.x_adv[broken]) and torch.equal(x_adv[~broken], x[~broken])
+    with torch.no_grad():
+        assert torch.equal(y_adv, model(x_adv).argmax(1)) and torch.equal(y_adv != y, broken)
+    assert torch.equal(adversary.run_standard_evaluation(x, y, bs=8), x_adv)
+    assert adversary.clean_accuracy(x, y) == pytest.approx((N - 2) / N)
+    assert adversary.clean_accuracy(x_adv, y, bs=5) == pytest.approx(1 - float(broken.float().mean()))
+
+
+def test_no_seed_is_seed_0_and_labels_keep_their_type(model: nn.Module, x: Tensor, y: Tensor):
+    x_adv, y_adv = ours(model).run_standard_evaluation(x, y.int(), bs=8, return_labels=True)
+    assert torch.equal(x_adv, ours(model, seed=0).run_standard_evaluation(x, y, bs=8)) and y_adv.dtype == torch.int32
+    assert not torch.equal(x_adv, ours(model, seed=1).run_standard_evaluation(x, y, bs=8))
+
+
+def test_what_is_set_arrives(model: nn.Module):
+    adversary = AutoAttack(model, eps=EPS, version="custom", attacks_to_run=["apgd-dlr", "fab", "fab-t"], verbose=False)
+    adversary.apgd.n_restarts, adversary.apgd.rho, adversary.apgd.eot_iter = 2, 0.5, 3
+    adversary.fab.n_restarts, adversary.fab.alpha_max = 4, 0.2
+    ball = Linf(EPS)
+    assert dict(adversary._suite().members) == {
+        "apgd-dlr": EOT(attack=APGD(threat=ball, loss=DLR(), restarts=2, rho=0.5), samples=3),
+        "fab": FAB(threat=ball, restarts=4, alpha=0.2),
+        "fab-t": FAB(threat=ball, restarts=1, alpha=0.2),
+    }
+    adversary.attacks_to_run = ["apgd-t", "square"]
+    adversary.apgd_targeted.n_target_classes, adversary.square.p_init, adversary.square.resc_schedule = 3, 0.1, True
+    assert dict(adversary._suite().members) == {
+        "apgd-t": APGD(threat=ball, loss=TargetedDLR(), targets=3),
+        "square": Square(threat=ball, p=0.1, rescale=True),
+    }
+    with pytest.raises(AttributeError):
+        adversary.apgd.n_restart = 1  # pyright: ignore[reportAttributeAccessIssue] - a misspelt one is no silence
+
+
+def test_each_by_itself(model: nn.Module, x: Tensor, y: Tensor, capsys: pytest.CaptureFixture[str]):
+    adversary = ours(model, verbose=True)
+    found = adversary.run_standard_evaluation_individual(x, y, bs=8, return_labels=True)
+    assert list(found) == adversary.attacks_to_run == ["apgd-ce", "apgd-t", "fab-t", "square"] and adversary.verbose
+    for name, (x_adv, y_adv) in found.items():
+        alone = ours(model, version="custom", attacks_to_run=[name])
+        alone.apgd.n_restarts = 1
+        assert torch.equal(alone.run_standard_evaluation(x, y, bs=8), x_adv) and (y_adv != y)[:2].all()
+    said = capsys.readouterr().out
+    for name in found:
+        assert f"robust accuracy by {name.upper()}" in said
+
+
+def test_what_it_prints(model: nn.Module, x: Tensor, y: Tensor, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    adversary = ours(model, verbose=True, log_path=tmp_path / "log.txt")
+    _, y_adv = adversary.run_standard_evaluation(x, y, bs=8, return_labels=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "setting parameters for standard version",
+        "using standard version including apgd-ce, apgd-t, fab-t, square.",
+        f"initial accuracy: {(N - 2) / N:.2%}",
+    ]
+    after = [line for line in lines if line.startswith("robust accuracy after")]
+    assert [line.split()[3] for line in after] == ["APGD-CE:", "APGD-T:", "FAB-T:", "SQUARE:"]
+    shares = [float(line.split()[4].rstrip("%")) for line in after]
+    assert shares == sorted(shares, reverse=True)
+    robust = float((y_adv == y).float().mean())
+    assert f"{shares[-1]:.2f}" == f"{100 * robust:.2f}" and lines[-1] == f"robust accuracy: {robust:.2%}"
+    told = [line for line in lines if line.startswith("apgd-ce - ")]
+    assert len(told) >= 2 and told[-1] == "apgd-ce - 14 of 14 images done"
+    assert lines[-2].startswith(f"max Linf perturbation: {EPS:.5f}, nan in tensor: 0")
+    assert (tmp_path / "log.txt").read_text().splitlines() == lines
+    ours(model).run_standard_evaluation(x, y)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("turn", [3, 8])
+def test_a_killed_run_goes_on_to_the_same_result(
+    turn: int, model: nn.Module, x: Tensor, y: Tensor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    class Killed(BaseException):
+        pass
+
+    whole = ours(model).run_standard_evaluation(x, y, bs=8)
+    monkeypatch.setattr("awnet.evaluation.journal.Journal.due", True)
+    turns = 0
+    run = Engine.run
+
+    def counted(self: Engine, *args: Any, watch: Any, **kwargs: Any):
+        def counting(sweep: Any) -> None:
+            nonlocal turns
+            turns += 1
+            watch(sweep)
+            if turns == turn:
+                raise Killed
+
+        return run(self, *args, watch=counting, **kwargs)
+
+    monkeypatch.setattr(Engine, "run", counted)
+    state = tmp_path / "state"
+    with pytest.raises(Killed):
+        ours(model).run_standard_evaluation(x, y, bs=8, state_path=state)
+    assert torch.equal(ours(model).run_standard_evaluation(x, y, bs=8, state_path=state), whole)
+    took = turns
+    assert torch.equal(ours(model).run_standard_evaluation(x, y, bs=8, state_path=str(state)), whole)
+    assert turns == took, "what is finished is not run again"
+
+
+def test_a_state_of_another_run_is_told(model: nn.Module, x: Tensor, y: Tensor, tmp_path: Path):
+    ours(model).run_standard_evaluation(x, y, bs=8, state_path=tmp_path / "state")
+    for other in ({"seed": 1}, {"eps": 0.04}):
+        with pytest.raises(Mistake, match="the state of another run"):
+            ours(model, **other).run_standard_evaluation(x, y, bs=8, state_path=tmp_path / "state")
+    with pytest.raises(Mistake, match="the state of another run"):
+        ours(model).run_standard_evaluation(x.flip(0), y, bs=8, state_path=tmp_path / "state")
+    (tmp_path / "file").write_text("{}")
+    with pytest.raises(Mistake, match="is a file"):
+        ours(model).run_standard_evaluation(x, y, state_path=tmp_path / "file")
+
+
+def test_a_function_is_a_model_too(model: nn.Module, x: Tensor, y: Tensor):
+    by_function = ours(lambda images: model(images)).run_standard_evaluation(x, y, bs=8)
+    assert torch.equal(by_function, ours(model).run_standard_evaluation(x, y, bs=8))
+
+
+def test_all_wrong_and_none_at_all(model: nn.Module, x: Tensor, y: Tensor):
+    assert torch.equal(ours(model).run_standard_evaluation(x[:2], y[:2]), x[:2])
+    assert len(ours(model).run_standard_evaluation(x[:0], y[:0])) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"norm": "l2"}, "no norm is named 'l2'; did you mean L2"),
+        ({"version": "standart"}, "did you mean standard"),
+        ({"attacks_to_run": ["square"]}, "for version 'custom'"),
+        ({"is_tf_model": True}, "PyTorch"),
+        ({"eps": -1.0}, "eps"),
+    ],
+)
+def test_what_cannot_be_is_told(given: dict[str, Any], sentence: str, model: nn.Module):
+    with pytest.raises(Mistake, match=sentence):
+        AutoAttack(model, verbose=False, **given)
+
+
+@pytest.mark.parametrize(("attacks", "sentence"), [([], "no attacks to run"), (["apgd"], "did you mean apgd-")])
+def test_attacks_that_do_not_exist(attacks: list[str], sentence: str, model: nn.Module, x: Tensor, y: Tensor):
+    adversary = AutoAttack(model, version="custom", attacks_to_run=attacks, verbose=False)
+    with pytest.raises(Mistake, match=sentence):
+        adversary.run_standard_evaluation(x, y)
+    with pytest.raises(Mistake, match="normalisation into the model"):
+        ours(model).run_standard_evaluation(x * 255, y)
+
+
+@pytest.fixture
+def reference() -> Iterator[Any]:
+    folder = os.environ.get("AWNET_REFERENCE_AUTOATTACK")
+    if not folder:
+        pytest.skip("AWNET_REFERENCE_AUTOATTACK names no checkout of the reference")
+    assert (Path(folder) / "autoattack").is_dir(), f"{folder} is no checkout of auto-attack"
+    sys.path.insert(0, folder)
+    from autoattack import AutoAttack as Reference  # pyright: ignore[reportMissingImports]
+
+    yield Reference
+    sys.path.remove(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_beside_the_reference(reference: Any, x: Tensor, tmp_path: Path):
+    """The same script twice, but for the class: the same kinds of results, the same verdicts up to random starts."""
+    x = torch.rand(40, 3, 16, 16)
+    model = lively(create(ResNetConfig(width=4), classes=10), x)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    found = {}
+    for name, make in (("theirs", reference), ("ours", AutoAttack)):
+        adversary = make(model, norm="Linf", eps=0.004, seed=0, verbose=False, device="cpu")
+        short(adversary)
+        x_adv, y_adv = adversary.run_standard_evaluation(x, y, bs=20, return_labels=True)
+        each = short(adversary, ["apgd-ce", "square"]).run_standard_evaluation_individual(x, y, bs=20)
+        accuracy = adversary.clean_accuracy(x_adv, y, bs=20)
+        assert (x_adv.shape, x_adv.dtype, y_adv.dtype) == (x.shape, x.dtype, y.dtype)
+        assert list(each) == ["apgd-ce", "square"] and all(t.shape == x.shape for t in each.values())
+        assert isinstance(accuracy, float)
+        found[name] = y_adv != y
+    assert 0 < found["theirs"].sum() < 40, "an attack that always or never succeeds shows nothing"
+    assert (found["theirs"] == found["ours"]).float().mean() >= 0.9

@@ -1,0 +1,260 @@
+"""Each check passes a model that works, and finds out one that was made to mislead it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from awnet.attacks import PGD, Engine, TensorExamples, fgsm
+from awnet.conformance.planted import BALL, Planted, planted_sample
+from awnet.errors import Mistake
+from awnet.evaluation.evaluate import evaluate
+from awnet.evaluation.finding import Finding
+from awnet.evaluation.record import Record
+from awnet.evaluation.rigour import CHECKS, rigour
+from awnet.models import create
+from awnet.threat_model import L1, L2, Linf
+from evaluation import misled
+from evaluation.misled import Around
+from models.randomised import unsettle
+from training.tiny import CLASSES, DYNAMIC, dataset, own
+
+THREAT = Linf(0.1)
+ENGINE = Engine(batch_size=64)
+DATA = dataset(60, split="test", seed=4)
+STRONG = {"fgsm": fgsm(THREAT), "pgd": PGD(threat=THREAT, steps=40, step_size=0.1)}
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    """A network that gets most images right, and half of them when attacked."""
+    model = own(2)
+    x, y = dataset(90).batch(torch.arange(90))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(12):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    model.zero_grad()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def cleared(net: nn.Module) -> dict[str, str]:
+    """What the checks say of it."""
+    return {finding.code: finding.status for finding in rigour(net, DATA, THREAT, steps=15, engine=ENGINE)}
+
+
+def found(model: nn.Module, code: str, data: Any = DATA, threat: Any = THREAT, **more: Any) -> Finding:
+    (finding,) = rigour(model, data, threat, checks=[code], **{"steps": 15, "engine": ENGINE, **more})
+    return finding
+
+
+def judged(model: nn.Module, **more: Any) -> Record:
+    record = evaluate(model, DATA, STRONG, **{"threat": THREAT, "engine": ENGINE, "samples": 0, **more})
+    return replace(
+        record, provenance={**record.provenance, "commit": "0123"}, model={**record.model, "selection": "validation"}
+    )
+
+
+def test_a_sound_evaluation_passes_every_check(net):
+    said: list[str] = []
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    findings = rigour(net, DATA, THREAT, engine=ENGINE, steps=20, record=judged(net), progress=said.append)
+    assert {f.code: f.status for f in findings if f.status != "pass"} == {"C7": "skipped", "C10": "warn"}, findings
+    assert [f.code for f in findings] == [f"C{k}" for k in range(1, 11)] and len(said) == 10
+    assert all(f.meaning.endswith(".") and f.name for f in findings)
+    assert "Only 60 images" in findings[-1].meaning and len(findings[-1].meaning) < 80
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+# code, what is made of the network, the status, a piece of what is said
+PLANTED: dict[str, tuple[str, Any, str, str]] = {
+    "neighbours": ("C1", lambda net: Around(net, after=misled.neighbours), "fail", "in batches of 1, the model gives other"),
+    "random": ("C1", lambda net: Around(net, after=misled.random), "fail", "draws random numbers"),
+    "no number": ("C1", lambda net: Around(net, after=misled.broken), "fail", "NaN"),
+    "squeezed": ("C1", lambda net: Around(net, after=misled.squeezed), "warn", "raises in batches of 1"),
+    "straight through": ("C2", lambda net: Around(net, misled.straight_through), "fail", "100 % of the images is not"),
+    "no gradient": ("C2", lambda net: Around(net, after=misled.without_gradient), "fail", "have no gradient with respect"),
+    "a step function": ("C2", lambda net: Around(net, misled.snapped), "fail", "100 % of the images have no gradient"),
+    "saturated": ("C2", lambda net: Around(net, after=misled.saturated), "fail", "softmax rounds to 1"),
+    "normalised": ("C3", lambda net: Around(net, misled.normalised), "fail", "it expects these pixels"),
+    "bytes": ("C3", lambda net: Around(net, misled.of_bytes), "fail", "multiplied by 255"),
+    "probabilities": ("C3", lambda net: Around(net, after=lambda z: z.softmax(1)), "warn", "outputs are probabilities"),
+    "never broken": ("C4", lambda net: Around(net, misled.snapped), "fail", "may change everything leaves"),
+    "better at large eps": ("C4", misled.Edgy, "fail", "Accuracy rises from eps"),
+    "square beats gradients": ("C5", lambda net: Around(net, misled.snapped), "fail", "pgd leaves"),
+    "falls to noise": ("C6", lambda net: misled.Brittle(net, 0.24), "warn", "ign noise"),
+    "takes light for an attack": ("C6", lambda net: misled.Alarmed(net, 0.46), "fail", "attacked after brighter"),
+    "features of steps": ("C8", lambda net: Around(net, misled.snapped), "fail", "are not found (apgd-margin 0 %"),
+    "no slope": ("C9", lambda net: Around(net, misled.snapped), "fail", "the loss never rises"),
+    "no slope of cross-entropy": ("C9", lambda net: Around(net, after=misled.saturated), "fail", "the loss never rises"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_found(name, net, cleared):
+    code, plant, status, said = PLANTED[name]
+    finding = found(plant(net), code)
+    assert finding.status == status and said in finding.meaning, finding
+    assert finding.advice and finding.code == code
+    assert cleared[code] == "pass", "and the network that it was made of is cleared"
+
+
+def test_every_check_has_a_planted_fault():
+    assert set(CHECKS) == {code for code, *_ in PLANTED.values()} | {"C7", "C10"}
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "status", "said"),
+    [
+        ("honest", "C2", "pass", "Gradients agree"),
+        ("detached", "C2", "fail", "detached"),
+        ("saturated", "C2", "warn", "no slope in float32"),
+        ("honest", "C7", "pass", "no better than its branches"),
+        ("hard", "C7", "fail", "held up by the decision"),
+        ("saturated", "C7", "fail", "held up by the decision"),
+    ],
+)
+def test_gates(gate, code, status, said):
+    """A router that is cut off, hard or saturated, of known robustness."""
+    model = Planted(gate)
+    sample = planted_sample(model, 60)
+    data = TensorExamples(sample.x, sample.y, torch.arange(60))
+    finding = found(model, code, data, BALL)
+    assert finding.status == status and said in finding.meaning, finding
+
+
+def test_an_attack_that_has_not_converged():
+    finding = found(Planted("honest"), "C4", _of(Planted("honest")), BALL, steps=1)
+    assert finding.status in ("warn", "fail") and "has not converged" in finding.meaning, finding
+
+
+def _of(model: Planted) -> TensorExamples:
+    sample = planted_sample(model, 60)
+    return TensorExamples(sample.x, sample.y, torch.arange(60))
+
+
+def test_what_a_record_missed(net):
+    weak = evaluate(net, DATA, {"pgd-1": PGD(threat=THREAT, steps=1, step_size=0.01)}, threat=THREAT, engine=ENGINE)
+    finding = found(net, "C5", record=weak, steps=8)
+    assert finding.status == "fail" and "fall to a cheap one" in finding.meaning
+    assert found(net, "C5", record=judged(net), steps=8).status == "pass"
+    elsewhere = replace(weak, ids=weak.ids + 1000)
+    assert found(net, "C5", record=elsewhere, steps=8).status == "pass", "other images are not compared"
+
+
+def test_attacks_of_the_record_are_tried_on_the_binarised_model(net):
+    weak = evaluate(net, DATA, {"lame": PGD(threat=THREAT, steps=2, step_size=0.01)}, threat=THREAT, engine=ENGINE)
+    finding = found(net, "C8", record=weak)
+    assert finding.status == "fail" and "lame" in finding.meaning
+    assert finding.figures["random points that succeed, %"] < 5
+
+
+def test_random_models_are_believed_under_expectation(net):
+    from awnet.attacks import EOT
+
+    model = Around(net, after=misled.random)
+    eot = EOT(attack=PGD(threat=THREAT, steps=1), samples=2)
+    record = evaluate(model, DATA, {"eot": eot}, threat=THREAT, engine=ENGINE, limit=10)
+    assert found(model, "C1", record=record).status == "warn"
+
+
+def test_saturated_logits_are_no_harm_to_attacks_on_the_margin(net):
+    from awnet.attacks import cw_inf
+
+    model = Around(net, after=misled.saturated)
+    record = evaluate(model, DATA, {"cw-inf": cw_inf(THREAT)}, threat=THREAT, engine=ENGINE, limit=10)
+    assert found(model, "C2", record=record).status == "warn"
+
+
+HONEST: dict[str, tuple[Any, str, str]] = {
+    "chosen on test images": (
+        lambda r: replace(r, model={**r.model, "selection": "paper"}),
+        "fail",
+        "chosen on test images",
+    ),
+    "training images": (lambda r: replace(r, data={**r.data, "split": "train"}), "fail", "trained on"),
+    "broken off": (lambda r: replace(r, planned=(*r.attacks, "aa")), "fail", "1 of its 3 attacks are missing"),
+    "no attack": (lambda r: replace(r, attacks={}), "fail", "No attack was run"),
+    "a sample": (lambda r: replace(r, data={**r.data, "limit": 60}), "warn", "sample of 60 images"),
+    "bfloat16": (lambda r: replace(r, run={"seed": 0, "engine": {"precision": "bfloat16"}}), "warn", "bfloat16"),
+    "in no commit": (lambda r: replace(r, provenance={**r.provenance, "commit": "01+"}), "warn", "in no commit"),
+    "no seed": (lambda r: replace(r, run={}), "warn", "does not say the seed"),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honesty(name, net):
+    change, status, said = HONEST[name]
+    finding = found(net, "C10", record=change(judged(net)))
+    assert finding.status == status and said in finding.meaning
+    assert found(net, "C10").status == "skipped"
+
+
+@pytest.mark.parametrize("eps", [0.031, 8 / 255])
+def test_eps_as_papers_write_it(eps, net):
+    said = found(net, "C3", threat=Linf(eps))
+    assert (said.status, "7.905/255" in said.meaning) == (("warn", True) if eps == 0.031 else ("pass", False))
+
+
+@pytest.mark.parametrize("threat", [L2(0.5), L1(2.0)], ids=str)
+def test_other_norms(threat, net):
+    findings = rigour(net, DATA, threat, engine=ENGINE, steps=6, limit=12)
+    assert not [f for f in findings if f.status == "fail" and f.code not in ("C4", "C9")], findings
+
+
+def test_it_works_on_an_awnet():
+    x, _ = DATA.batch(torch.arange(20))
+    model = unsettle(create(DYNAMIC, classes=CLASSES, channels=1), x)
+    findings = rigour(model, DATA, Linf(0.05), engine=ENGINE, steps=2, limit=8, checks=["C2", "C7", "C9"])
+    by = {finding.code: finding for finding in findings}
+    assert by["C2"].figures["images with a wrong gradient, %"] == 0
+    assert "signals with a saturated tanh, %" in by["C2"].figures
+    assert {"clean, attacked, %", "unmodulated, attacked, %"} <= by["C7"].figures.keys()
+
+
+def test_the_same_again(net):
+    few = {"engine": ENGINE, "steps": 2, "limit": 10, "checks": ["C4", "C5", "C8"]}
+    assert rigour(net, DATA, THREAT, **few) == rigour(net, DATA, THREAT, **few)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({"limit": 0}, "at least 1 image"), ({"steps": 0}, "1 step"), ({"checks": ["C99"]}, "no check is named")],
+)
+def test_mistakes(more, said, net):
+    with pytest.raises(Mistake, match=said):
+        rigour(net, DATA, THREAT, **more)
+
+
+def test_a_record_keeps_its_findings(net, tmp_path):
+    record = replace(judged(net), rigour=rigour(net, DATA, THREAT, engine=ENGINE, checks=["C1", "C7"]))
+    record.save(tmp_path)
+    assert Record.load(tmp_path).rigour == record.rigour
+
+
+@pytest.mark.parametrize(
+    "change", [{"status": "good"}, {"figures": {"a": "b"}}, {"figures": {"a": float("nan")}}, {"code": 3}]
+)
+def test_findings_are_checked_when_a_record_is_read(change, net, tmp_path):
+    import json
+
+    replace(judged(net), rigour=(Finding(code="C1", name="n", status="pass", figures={"a": 1.0}, meaning="m"),)).save(
+        tmp_path
+    )
+    about = json.loads((tmp_path / "record.json").read_text())
+    del about["rigour"]
+    (tmp_path / "record.json").write_text(json.dumps(about))
+    assert Record.load(tmp_path).rigour == (), "records from before there were checks"
+    about["rigour"] = [
+        {"code": "C1", "name": "n", "status": "pass", "figures": {}, "meaning": "m", "advice": "", **change}
+    ]
+    (tmp_path / "record.json").write_text(json.dumps(about))
+    with pytest.raises(Mistake, match="damaged"):
+        Record.load(tmp_path)
