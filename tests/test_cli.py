@@ -201,6 +201,14 @@ def test_a_protocol_takes_the_place_of_attacks(
     assert end.value.code == 2 and "quick@1" in capsys.readouterr().err
 
 
+def test_images_of_a_surrogate_are_attacks_too(dynamic: Path, static: Path, tmp_path: Path) -> None:
+    more = ["--attacks", "fgsm", "--limit", "20", "--out", str(tmp_path / "record")]
+    main(["evaluate", str(dynamic), "--surrogates", str(static), *more])
+    found = Record.load(tmp_path / "record")
+    assert list(found.attacks) == ["fgsm", f"pgd-sat from {static.name}", f"cw-inf from {static.name}"]
+    assert all(result.backwards.sum() == 0 for name, result in found.attacks.items() if "from" in name)
+
+
 def test_detect_judges_the_type_head(
     dynamic: Path,
     static: Path,

@@ -15,7 +15,7 @@ from awnet.attacks.rays import RayS
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
-from awnet.attacks.transfer import Transfer
+from awnet.attacks.transfer import Transfer, transferred
 
 __all__ = [
     "APGD",
@@ -47,4 +47,5 @@ __all__ = [
     "perturb",
     "pgd_sat",
     "pgd_trades",
+    "transferred",
 ]

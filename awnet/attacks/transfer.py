@@ -15,7 +15,8 @@ from torch import Tensor
 
 from awnet.attacks.apgd import APGD
 from awnet.attacks.attack import Answer, Attack, Forward, perturb
-from awnet.attacks.pgd import PGD
+from awnet.attacks.cw import cw_inf
+from awnet.attacks.pgd import PGD, pgd_sat
 from awnet.attacks.second_network import second_network
 from awnet.config import setting
 from awnet.noise import Noise
@@ -75,3 +76,11 @@ class Transfer(Attack):
 
     def adversarial(self, state: TransferState) -> Images:
         return state.x_adv
+
+
+def transferred(threat: ThreatModel, surrogate: str) -> dict[str, Transfer]:
+    """PGD_sat and CW_inf on a surrogate, as in Tables 6 and 7 of the paper."""
+    found = {"pgd-sat": pgd_sat(threat), "cw-inf": cw_inf(threat)}
+    return {
+        name: Transfer(attack=attack, surrogate=surrogate) for name, attack in found.items() if isinstance(attack, PGD)
+    }

@@ -37,6 +37,8 @@ class Evaluate:
     """Which attacks (awnet list attacks)."""
     protocol: str | None = None
     """A versioned list of attacks with every setting written down, such as standard@1, instead (awnet list protocols)."""
+    surrogates: tuple[Path, ...] = ()
+    """Other checkpoints, whose adversarial images (of PGD_sat and CW_inf, as in the paper) are shown to this network too."""
     budget: str | None = None
     """Instead of a record, the best upper bound on the robust accuracy that so much time finds, such as 10m."""
     eps: float | None = None
@@ -99,7 +101,7 @@ class Subject(NamedTuple):
 
 def evaluate(argv: Sequence[str]) -> None:
     """Attack a network and write a record."""
-    from awnet.attacks import ATTACKS, Engine
+    from awnet.attacks import ATTACKS, Engine, transferred
     from awnet.evaluation.evaluate import evaluate as attack_all
     from awnet.evaluation.protocol import attacks_of
     from awnet.report.tables import rich_table
@@ -109,6 +111,9 @@ def evaluate(argv: Sequence[str]) -> None:
     attacks = {name: ATTACKS[name](subject.threat) for name in options.attacks}
     if options.protocol:
         attacks = attacks_of(options.protocol, subject.threat)
+    for surrogate in options.surrogates:
+        found = transferred(subject.threat, str(surrogate))
+        attacks |= {f"{name} from {surrogate.name}": attack for name, attack in found.items()}
     if options.rigour_images < 1:
         raise Mistake(f"the checks look at 1 or more images, got --rigour-images {options.rigour_images}")
     console = Console(stderr=True)
