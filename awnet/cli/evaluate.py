@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -20,9 +20,10 @@ from awnet.errors import Mistake
 if TYPE_CHECKING:
     from torch import nn
 
-    from awnet.attacks import Engine
+    from awnet.attacks import Attack, Engine, Suite
     from awnet.data import Dataset
     from awnet.evaluation import Record
+    from awnet.evaluation.shared import Share
     from awnet.threat_model import ThreatModel
 
 
@@ -67,12 +68,15 @@ class Evaluate:
     """AW-Net: whether the router scales the filters."""
     seed: int = 0
     """Of the attacks."""
-    batch_size: int = 128
-    """Images at a time."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Images at a time; auto: the smallest number that is nearly as fast as any, which takes some seconds to find and stands
+    in the record."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the search; the verdict is always float32."""
+    compile: bool = False
+    """Compile the network for the search: a minute at the beginning, for long searches on a GPU."""
     device: str = "cpu"
-    """cpu or cuda."""
+    """cpu or cuda; under torchrun --nproc-per-node N -m awnet.cli each process takes a GPU and its share of the images."""
     keep_images: int = 8
     """How many sample images the record holds."""
     adversarials: bool = True
@@ -101,12 +105,21 @@ class Subject(NamedTuple):
 
 def evaluate(argv: Sequence[str]) -> None:
     """Attack a network and write a record."""
-    from awnet.attacks import ATTACKS, Engine, transferred
+    options = parse(Evaluate, argv, "awnet evaluate")
+    from awnet.evaluation.shared import started_together
+
+    with started_together(options.device) as share:
+        _evaluate(options, share)
+
+
+def _evaluate(options: Evaluate, share: Share) -> None:
+    """What one of the processes does."""
+    from awnet.attacks import ATTACKS, transferred
+    from awnet.config import from_json
     from awnet.evaluation.evaluate import evaluate as attack_all
     from awnet.evaluation.protocol import attacks_of
     from awnet.report.tables import rich_table
 
-    options = parse(Evaluate, argv, "awnet evaluate")
     subject = _own(options) if is_module(options.checkpoint) else _ours(options)
     attacks = {name: ATTACKS[name](subject.threat) for name in options.attacks}
     if options.protocol:
@@ -116,11 +129,13 @@ def evaluate(argv: Sequence[str]) -> None:
         attacks |= {f"{name} from {surrogate.name}": attack for name, attack in found.items()}
     if options.rigour_images < 1:
         raise Mistake(f"the checks look at 1 or more images, got --rigour-images {options.rigour_images}")
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not share.leads)
     count = min(len(subject.dataset), options.limit or len(subject.dataset))
-    engine = Engine(batch_size=options.batch_size, precision=options.precision)
+    count = len(range(share.rank, count, share.world))
     if options.budget:
-        _within(options.budget, subject, engine, options.seed, console)
+        if share.world > 1:
+            raise Mistake("--budget is for one process; leave torchrun out")
+        _within(options.budget, subject, _engine(options), options.seed, console)
         return
     out = options.out or subject.out
     with console.status("clean images") as status:
@@ -129,7 +144,7 @@ def evaluate(argv: Sequence[str]) -> None:
             subject.dataset,
             attacks,
             threat=subject.threat,
-            engine=engine,
+            engine=lambda model, images: _fitting(options, out, model, images, attacks),
             seed=options.seed,
             limit=options.limit,
             label=options.label or subject.label,
@@ -142,9 +157,12 @@ def evaluate(argv: Sequence[str]) -> None:
             resume=options.resume,
             checked=subject.ours,
             trust_range=options.trust_range,
-            remark=lambda sentence: print(f"note: {sentence}", file=sys.stderr),
+            remark=lambda sentence: print(f"note: {sentence}", file=sys.stderr) if share.leads else None,
         )
+        if not share.leads:
+            return
         if options.rigour:
+            engine = from_json(record.run["engine"])
             record = _checked(record, subject, engine, options, out, status.update)
     Console().print(rich_table([record]))
     if record.rigour:
@@ -152,6 +170,27 @@ def evaluate(argv: Sequence[str]) -> None:
 
         Console().print(rich_rigour(record.rigour))
     print(f"record: {out}; next: awnet report {out}")
+
+
+def _engine(options: Evaluate) -> Engine:
+    from awnet.attacks import Engine
+
+    engine = Engine(precision=options.precision, compile=options.compile)
+    return engine if options.batch_size == "auto" else replace(engine, batch_size=options.batch_size)
+
+
+def _fitting(
+    options: Evaluate, out: Path, model: nn.Module, images: Dataset, attacks: Mapping[str, Attack | Suite]
+) -> Engine:
+    """The engine, with a batch size found by itself if that is asked for; an evaluation that goes on keeps the one it had."""
+    from awnet.attacks.batch_size import fitting_batch_size
+    from awnet.evaluation.evaluate import batch_size_in
+
+    engine = _engine(options)
+    if options.batch_size != "auto" or not attacks:
+        return engine
+    size = batch_size_in(out) or fitting_batch_size(model, images, next(iter(attacks.values())), engine)
+    return replace(engine, batch_size=size)
 
 
 def _within(budget: str, subject: Subject, engine: Engine, seed: int, console: Console) -> None:

@@ -60,7 +60,7 @@ def filter_densities(rows: Sequence[Sequence[Panel]], *, width: float = 960) -> 
 def _panel(
     canvas: Canvas, panel: Panel, names: Sequence[str], lanes: Sequence[str], start: float, end: float, top: float
 ) -> None:
-    x = Scale(*_range(list(panel.samples.values())), start, end - 52)
+    x = Scale(*_range(list(panel.samples.values())), start, end - 62)
     grid = torch.linspace(x.low, x.high, 301, dtype=torch.float64)
     curves = {name: density(values, grid) for name, values in panel.samples.items() if silverman(values) > 0}
     highest = max((float(curve.max()) for curve in curves.values()), default=1.0)
