@@ -42,6 +42,18 @@ def test_the_way_from_training_to_the_page(dynamic: Path, static: Path, tmp_path
     assert "digits/awnet-hard" in text and "digits/standard" in text
 
 
+def test_a_batch_size_found_by_itself_is_kept(static: Path, tmp_path: Path) -> None:
+    command = ["evaluate", str(static), "--limit", "20", "--attacks", "fgsm"]
+    main([*command, "--out", str(tmp_path / "found")])
+    assert Record.load(tmp_path / "found").run["engine"]["batch_size"] == 32, "20 images, rounded up"
+    main([*command, "--out", str(tmp_path / "given"), "--batch-size", "16"])
+    with pytest.raises(SystemExit):
+        main([*command, "--out", str(tmp_path / "given")])
+    main([*command, "pgd-sat", "--out", str(tmp_path / "given"), "--resume"])
+    record = Record.load(tmp_path / "given")
+    assert record.run["engine"]["batch_size"] == 16 and list(record.attacks) == ["fgsm", "pgd-sat"]
+
+
 def test_the_knob_turns_from_the_command_line(dynamic: Path, tmp_path: Path) -> None:
     common = ["evaluate", str(dynamic), "--attacks", "fgsm", "--limit", "20"]
     main([*common, "--p-max", "0", "--out", str(tmp_path / "capped")])

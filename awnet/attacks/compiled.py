@@ -23,7 +23,8 @@ class Compiled:
         device = next((p.device.type for p in model.parameters()), "cpu")
         self._graphs = device == "cuda"
         mode = "reduce-overhead" if self._graphs else None
-        self._network = torch.compile(model, dynamic=False, mode=mode)
+        # of the module itself torch would keep a note in it
+        self._network = torch.compile(lambda x: model(x), dynamic=False, mode=mode)
 
     def __call__(self, x: Images) -> Logits:
         if not self._graphs:

@@ -17,7 +17,7 @@ from awnet.config import from_json, to_json
 from awnet.data import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation import Record
-from awnet.evaluation.evaluate import evaluate
+from awnet.evaluation.evaluate import batch_size_in, evaluate
 from awnet.interrupt import Interrupt
 from awnet.models import AWNet, create
 from awnet.models.model import fingerprint
@@ -414,3 +414,53 @@ def test_a_model_that_does_not(model):
 
 def test_settings_of_the_engine_come_back():
     assert from_json(to_json(ENGINE)) == ENGINE
+
+
+class Cramped(nn.Module):
+    """Has memory for so many images only."""
+
+    def __init__(self, net: nn.Module, most: int) -> None:
+        super().__init__()
+        self.net, self.most = net, most
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("as a GPU says it")
+        return self.net(x)
+
+
+def test_a_batch_that_was_halved_stands_in_the_record(model, tmp_path):
+    cramped, said = Cramped(model, 4), "out of memory with batches of 8; going on with 4"
+    with pytest.warns(RuntimeWarning, match=said):
+        record = judged(cramped, {"fgsm": BOTH["fgsm"]}, out=tmp_path, checked=True)
+    assert record.model["remarks"] == [said], "once"
+    assert torch.equal(record.worst, judged(model, {"fgsm": BOTH["fgsm"]}).worst)
+    cramped.most = 8
+    again = judged(cramped, out=tmp_path, resume=True, checked=True)
+    assert again.model["remarks"] == Record.load(tmp_path).model["remarks"] == [said], "it is still true of fgsm"
+    assert "remarks" not in judged(cramped, checked=True).model
+
+
+def test_an_engine_can_be_chosen_when_the_model_has_been_looked_at(model):
+    asked: list[Any] = []
+
+    def choose(model: nn.Module, data: Dataset) -> Engine:
+        asked.append(len(data))
+        return Engine(batch_size=5)
+
+    assert judged(model, {}, engine=choose, limit=9).run["engine"]["batch_size"] == 5 and asked == [9]
+
+
+def test_the_batch_size_that_a_folder_tells(model, tmp_path):
+    def crash(name, finished):
+        if finished:
+            raise Stop
+
+    assert batch_size_in(tmp_path) is None
+    with pytest.raises(Stop):
+        judged(model, {"pgd": PGD_3}, out=tmp_path, save_seconds=0, progress=crash)
+    assert batch_size_in(tmp_path) == 8, "of the journal"
+    judged(model, {"pgd": PGD_3}, out=tmp_path, resume=True)
+    assert not (tmp_path / "journal").exists() and batch_size_in(tmp_path) == 8, "of the record"
+    (tmp_path / "record.json").write_text("{")
+    assert batch_size_in(tmp_path) is None, "evaluate will say what is wrong"
