@@ -3,7 +3,7 @@
     python benchmarks/agreement.py --reference PATH --checkpoint runs/cifar10/awnet --images 1000 --out agreement.json
 
 PATH is a checkout of https://github.com/fra31/auto-attack, which this project neither holds nor imports anywhere else. Both
-run on the same correctly classified images, twice with different seeds: two runs of one program differ too, by their random
+run on the same correctly classified images, theirs with several seeds: two runs of one program differ too, by their random
 starts, and that is the measure for how much ours may differ from the other. "aa" is the whole suite, whose attacks meet who
 still stands; the others are one attack by itself. For each
 
@@ -71,7 +71,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of our search")
     parser.add_argument("--steps", type=int, default=100, help="of APGD and FAB")
     parser.add_argument("--square-steps", type=int, default=5000)
-    parser.add_argument("--seeds", type=int, default=2, help="runs of each program")
+    parser.add_argument("--seeds", type=int, default=2, help="runs of theirs")
+    parser.add_argument("--our-seeds", type=int, default=1, help="runs of ours")
     parser.add_argument("--batch", type=int, default=250, help="of theirs")
     parser.add_argument("--our-batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
@@ -147,10 +148,11 @@ def disagreement(ours: list[Tensor], theirs: list[Tensor], images: int) -> dict[
         "one-sided": {"ours, not theirs": only(ours[0], theirs[0]), "theirs, not ours": missed},
         "difference of success rates": {"value": gap.value, "low": gap.low, "high": gap.high},
     }
-    if len(ours) > 1:
-        for name, runs in (("ours", ours), ("theirs", theirs)):
+    for name, runs in (("ours", ours), ("theirs", theirs)):
+        if len(runs) > 1:
             found["one-sided"][f"{name}, first seed, not second"] = only(runs[0], runs[1])
             found["one-sided"][f"{name}, second seed, not first"] = only(runs[1], runs[0])
+    if len(theirs) > 1:
         found["holds"] = agree >= 0.99 and missed <= only(theirs[0], theirs[1]) + images / 1000
     always = [torch.stack(runs).all(0) for runs in (ours, theirs)]
     ever = [torch.stack(runs).any(0) for runs in (ours, theirs)]
@@ -191,7 +193,9 @@ def main() -> None:
     seconds: dict[str, dict[str, list[float]]] = {name: {"ours": [], "theirs": []} for name in options.attacks}
     spent: dict[str, Any] = {}
     missing = 0
-    for name, seed, program in product(options.attacks, range(options.seeds), PROGRAMS):
+    seeds = {"theirs": options.seeds, "ours": options.our_seeds}
+    runs = [(name, seed, program) for name in options.attacks for program in PROGRAMS for seed in range(seeds[program])]
+    for name, seed, program in runs:
         file = kept / f"{name}-{seed}-{program}.json"
         if not file.exists() and program in options.programs:
             began = time.perf_counter()
