@@ -15,10 +15,13 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Where everything goes."""
+    adaptive: bool = False
+    """Also attack with knowledge of the router (--attacks adaptive), which takes several times as long."""
 
 
 def demo(argv: Sequence[str]) -> None:
     """Run the demo."""
     from awnet.demo import run_demo
 
-    run_demo(parse(Demo, argv, "awnet demo").out)
+    options = parse(Demo, argv, "awnet demo")
+    run_demo(options.out, adaptive=options.adaptive)
