@@ -144,7 +144,7 @@ def main() -> None:
     )
     record = {
         "settings": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
-        "provenance": provenance(),
+        "provenance": {name: value for name, value in provenance().items() if name != "command"},  # which holds paths
         "versions": versions,
         "threat": str(threat),
         "seconds": {name: took.seconds for name, took in found.items()},

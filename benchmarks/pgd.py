@@ -86,7 +86,7 @@ def main() -> None:
     floor = attacked * options.steps * 2 * cost / rates["torch.bfloat16"]
     record = {
         "settings": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
-        "provenance": provenance(),
+        "provenance": {name: value for name, value in provenance().items() if name != "command"},  # which holds paths
         "versions": versions,
         "threat": str(threat),
         "seconds": {name: took.seconds for name, took in found.items()},
