@@ -350,7 +350,10 @@ MISTAKES = {
     "a full disk for a record": Case(EVALUATE, "No space left", breaks=full_disk),
     "Ctrl-C in training": Case(TRAIN, "--resume goes on", breaks=ctrl_c_at(1), code=130),
     "Ctrl-C in an evaluation": Case(
-        [*EVALUATE, "--attacks", "pgd-sat"], "--resume goes on", breaks=ctrl_c_at(5), code=130
+        [*EVALUATE, "--attacks", "pgd-sat", "--batch-size", "64"],
+        "--resume goes on",
+        breaks=ctrl_c_at(5),
+        code=130,
     ),
     "Ctrl-C while images are read": Case(TRAIN, "stopped; what was saved", breaks=early_ctrl_c, code=130),
     "two trainings in one folder": Case(AGAIN, "another process is at work in", breaks=held),

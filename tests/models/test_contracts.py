@@ -182,7 +182,7 @@ def test_normalisation_is_the_first_layer(network):
 @each
 def test_narrow_keeps_all_but_the_width(network):
     assert network.narrow() == network, "narrower than narrow there is nothing"
-    assert parameter_count(create(network, classes=10)) < 3_000_000
+    assert parameter_count(create(network, classes=10)) < 5_000_000  # WRN-70-16 is deep
 
 
 @each

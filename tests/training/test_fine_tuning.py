@@ -75,7 +75,8 @@ def test_every_network_can_be_fine_tuned(name, old):
     folder = old(architecture, channels=3)
     model = create(architecture, classes=4, channels=3)
     afresh = start_from(str(folder), model, architecture, channels=3)["afresh"]
-    assert len(afresh) == 2 and all(4 in model.state_dict()[name].shape for name in afresh)
+    heads = {"rdi-resnet38": 7, "separate-net": 2, "separate-net-l": 2}.get(name, 1)  # weight and bias each
+    assert len(afresh) == 2 * heads and all(4 in model.state_dict()[name].shape for name in afresh)
 
 
 @pytest.mark.parametrize("name", HEADS)
