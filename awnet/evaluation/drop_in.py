@@ -77,7 +77,7 @@ class SquareSettings:
 
 
 class AutoAttack:
-    """The reference's `AutoAttack`, several times as fast.
+    """The reference's `AutoAttack` on the engine of this library.
 
     It differs from the reference where that could surprise:
 
