@@ -12,7 +12,7 @@ still stands; the others are one attack by itself. For each
   yardstick, each program's first seed against its second;
 - `persistent` are images that every run of one program breaks and no run of the other: what luck does not explain;
 - `only theirs` looks into each image that their first run breaks and ours does not: its margin, logit of the label less
-  the largest other, and how many of five seeds of theirs and of ours break it by itself.
+  the largest other, and how many of five seeds (`--look`) of theirs and of ours break it by itself.
 
 `holds` says whether the two agree on 99 % and ours misses no more than their first seed finds and their second does not,
 plus 0.1 % of the images. The record holds the ids of the broken images of every run, and each run is kept as soon as it is
@@ -52,7 +52,6 @@ from awnet.threat_model import L1, L2, Linf, ThreatModel
 NORMS = {"Linf": Linf, "L2": L2, "L1": L1}
 NAMES = ("apgd-ce", "apgd-t", "fab-t", "square")
 PROGRAMS = ("theirs", "ours")
-SEEDS = 5  # of a closer look at an image
 
 
 def arguments() -> argparse.Namespace:
@@ -73,6 +72,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--square-steps", type=int, default=5000)
     parser.add_argument("--seeds", type=int, default=2, help="runs of theirs")
     parser.add_argument("--our-seeds", type=int, default=1, help="runs of ours")
+    parser.add_argument(
+        "--look", type=int, default=5, help="seeds of the closer look at each image; 0: its margin alone"
+    )
     parser.add_argument("--batch", type=int, default=250, help="of theirs")
     parser.add_argument("--our-batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
@@ -219,7 +221,7 @@ def main() -> None:
     for name, both in hits.items():
         which = (both["theirs"][0] & ~both["ours"][0]).nonzero()[:, 0]
         closer[name] = [{"id": int(ids[i]), "margin": float(margins(model, x[i][None], y[i][None]))} for i in which]
-        for program, seed in product(PROGRAMS, range(SEEDS if len(which) else 0)):
+        for program, seed in product(PROGRAMS, range(options.look if len(which) else 0)):
             some = x[which], y[which], ids[which.cpu()]
             x_adv, _ = run[program](options, model, threat, name, seed, some)
             hit = broken(model, threat, *some[:2], x_adv.to(options.device), options.batch)

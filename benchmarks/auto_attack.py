@@ -13,12 +13,10 @@ in float32 for FAB and a quarter of APGD, else in bfloat16.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import rivals
@@ -27,7 +25,6 @@ from torch import Tensor
 
 from awnet.attacks import APGD, FAB, Engine, Outcome, Square, Suite, TensorExamples
 from awnet.losses import TargetedDLR
-from awnet.provenance import provenance
 from awnet.threat_model import Linf
 
 IN_FLOAT32 = (0.25, 0.25, 1.0, 0.0)  # the share of each member's passes
@@ -142,25 +139,18 @@ def main() -> None:
         n * cost * (share / rates["torch.float32"] + (1 - share) / rates["torch.bfloat16"])
         for n, share in zip(passes, IN_FLOAT32, strict=True)
     )
-    record = {
-        "settings": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
-        "provenance": {name: value for name, value in provenance().items() if name != "command"},  # which holds paths
-        "versions": versions,
-        "threat": str(threat),
-        "seconds": {name: took.seconds for name, took in found.items()},
-        "seconds of work": {name: took.cpu for name, took in found.items()},
-        "robust accuracy": {name: float(t.float().mean()) for name, t in right.items()},
-        "passes of each attack of ours": passes,
-        "multiplications": cost,
-        "multiplications a second": rates,
-        "floor": floor,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
-    ours = found["awnet, bfloat16"]
-    took = median(ours.seconds if x.is_cuda else ours.cpu)
-    sys.stdout.write(rivals.table(found, versions, right, len(x)))
-    sys.stdout.write(f"floor {floor:.2f} s, ours {took / floor:.2f} times as long\n")
+    rivals.write(
+        options,
+        found,
+        versions,
+        right,
+        x,
+        floor=floor,
+        threat=str(threat),
+        multiplications=cost,
+        **{"passes of each attack of ours": passes},
+        **{"multiplications a second": rates},
+    )
 
 
 if __name__ == "__main__":

@@ -12,17 +12,12 @@ as large backward passes, at the rate of a matrix product in bfloat16.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from pathlib import Path
-from statistics import median
 
 import rivals
 import torch
 from torch import Tensor
 
 from awnet.attacks import PGD, Engine, Suite, TensorExamples
-from awnet.provenance import provenance
 from awnet.threat_model import Linf
 
 
@@ -84,25 +79,18 @@ def main() -> None:
     cost = rivals.multiplications(model, x)
     rates = {str(dtype): rivals.rate(dtype, options.device) for dtype in (torch.float32, torch.bfloat16)}
     floor = attacked * options.steps * 2 * cost / rates["torch.bfloat16"]
-    record = {
-        "settings": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
-        "provenance": {name: value for name, value in provenance().items() if name != "command"},  # which holds paths
-        "versions": versions,
-        "threat": str(threat),
-        "seconds": {name: took.seconds for name, took in found.items()},
-        "seconds of work": {name: took.cpu for name, took in found.items()},
-        "robust accuracy": {name: float(t.float().mean()) for name, t in right.items()},
-        "attacked": attacked,
-        "multiplications": cost,
-        "multiplications a second": rates,
-        "floor": floor,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
-    ours = found["awnet, bfloat16"]
-    took = median(ours.seconds if x.is_cuda else ours.cpu)
-    sys.stdout.write(rivals.table(found, versions, right, len(x)))
-    sys.stdout.write(f"floor {floor:.2f} s, ours {took / floor:.2f} times as long\n")
+    rivals.write(
+        options,
+        found,
+        versions,
+        right,
+        x,
+        floor=floor,
+        threat=str(threat),
+        multiplications=cost,
+        attacked=attacked,
+        **{"multiplications a second": rates},
+    )
 
 
 if __name__ == "__main__":

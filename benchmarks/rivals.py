@@ -6,9 +6,10 @@ Nothing else of the project imports them.
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,7 @@ from awnet.config import from_json
 from awnet.data import DataConfig
 from awnet.data import load as load_data
 from awnet.models import Architecture, AWNetConfig, ResNetConfig, RouterConfig, WideResNetConfig, create
+from awnet.provenance import provenance
 from awnet.threat_model import ThreatModel
 
 PACKAGES = {  # and what is imported of them
@@ -204,3 +206,36 @@ def table(found: dict[str, Took], versions: dict[str, str | None], right: dict[s
         cells = f"{s:.1f} | {n / s:.2f} | {cpu:.1f} | {ratio:.2f} | {accuracy:.1%}"
         lines.append(f"| {name} | {versions.get(name) or ''} | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def write(
+    options: Namespace,
+    found: dict[str, Took],
+    versions: dict[str, str | None],
+    right: dict[str, Tensor],
+    x: Tensor,
+    *,
+    floor: float,
+    **more: Any,
+) -> None:
+    """Write the record, and print the table and how far ours is from the floor, in seconds."""
+    record = {
+        # without what tells where files lie
+        "settings": {
+            **{name: v for name, v in vars(options).items() if not isinstance(v, Path) and name != "data_dir"},
+            "network": Path(options.network.removesuffix("/best").removesuffix("/last")).name,
+        },
+        "provenance": {name: v for name, v in provenance().items() if name != "command"},
+        "versions": versions,
+        "seconds": {name: took.seconds for name, took in found.items()},
+        "seconds of work": {name: took.cpu for name, took in found.items()},
+        "robust accuracy": {name: float(t.float().mean()) for name, t in right.items()},
+        "floor": floor,
+        **more,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    ours = found["awnet, bfloat16"]
+    took = median(ours.seconds if x.is_cuda else ours.cpu)
+    sys.stdout.write(table(found, versions, right, len(x)))
+    sys.stdout.write(f"floor {floor:.2f} s, ours {took / floor:.2f} times as long\n")

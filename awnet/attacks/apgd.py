@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from awnet.attacks.attack import Answer, Attack, Gradient, nobody, select
+from awnet.attacks.attack import Answer, Attack, Gradient, nobody, per_image, select
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.sparse_climb import SparseClimb
 from awnet.attacks.targets import aims, runners_up
@@ -75,7 +75,7 @@ class Climb:
         """A random point at distance eps, before its evaluation."""
         delta = self.threat.uniform(noise, run, tuple(x.shape[1:]))
         length = self.threat.distance(torch.zeros_like(x), delta).clamp(min=1e-30)
-        now = self.threat.project(x + self.threat.eps * delta / _column(length), x)
+        now = self.threat.project(x + self.threat.eps * delta / per_image(length), x)
         none, zero = torch.full_like(length, -torch.inf), torch.zeros_like(run)
         interval = zero + max(self.steps * 22 // 100, 1)
         size = torch.full_like(length, 2 * self.threat.eps)
@@ -99,8 +99,8 @@ class Climb:
 
         size = select(halve, state.size / 2, state.size)
         here, uphill = select(halve, best, state.now), select(halve, best_gradient, gradient)
-        z = self.threat.project(here + _column(size) * self.threat.ascend(uphill), x)
-        a = _column(torch.where(state.step == 0, 1.0, MOMENTUM))
+        z = self.threat.project(here + per_image(size) * self.threat.ascend(uphill), x)
+        a = per_image(torch.where(state.step == 0, 1.0, MOMENTUM))
         now = self.threat.project(here + a * (z - here) + (1 - a) * (here - state.before), x)
         return ClimbState(
             step=state.step + 1,
@@ -247,10 +247,6 @@ class APGD(Attack):
 
     def adversarial(self, state: APGDState) -> Images:
         return state.answer
-
-
-def _column(t: PerExample) -> Tensor:
-    return t[:, None, None, None]
 
 
 @ATTACKS.register("apgd-ce")

@@ -293,7 +293,7 @@ def nobody(mask: Hits) -> bool:
 def take(index: Tensor, tree: Pytree) -> Pytree:
     """Some rows of a tensor or of every tensor of a NamedTuple, in the memory layout that they had."""
     if isinstance(tree, Tensor):
-        layout = torch.channels_last if _by_channels(tree) else torch.contiguous_format
+        layout = torch.channels_last if by_channels(tree) else torch.contiguous_format
         return cast(Pytree, tree[index].contiguous(memory_format=layout))
     return type(tree)(*(take(index, part) for part in tree))
 
@@ -305,7 +305,8 @@ def put(index: Tensor, rows: Pytree, tree: Pytree) -> Pytree:
     return type(tree)(*(put(index, new, old) for new, old in zip(rows, tree, strict=True)))
 
 
-def _by_channels(t: Tensor) -> bool:
+def by_channels(t: Tensor) -> bool:
+    """Whether its memory runs over channels first."""
     return t.ndim == 4 and not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -323,3 +324,8 @@ def frozen_for_attack(model: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, requires_grad in flags:
             parameter.requires_grad_(requires_grad)
+
+
+def per_image(t: Tensor) -> Tensor:
+    """One number an example, to be multiplied with images; shape (b, 1, 1, 1)."""
+    return t[:, None, None, None]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from awnet.attacks.attack import Answer, Attack, Gradient, nobody, select
+from awnet.attacks.attack import Answer, Attack, Gradient, nobody, per_image, select
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.targets import aims, runners_up
 from awnet.config import setting
@@ -155,7 +155,7 @@ class FAB(Attack):
         at_x = answer.loss + (answer.gradient * (x - now)).flatten(1).sum(1)
         from_x = self.threat.to_plane(x, answer.gradient, at_x)
         short, long = (self.threat.distance(t, torch.zeros_like(t)).clamp(min=1e-8) for t in (from_now, from_x))
-        alpha = _column((short / (short + long)).clamp(max=self.alpha))
+        alpha = per_image((short / (short + long)).clamp(max=self.alpha))
         return ((1 - alpha) * (now + self.eta * from_now) + alpha * (x + self.eta * from_x)).clamp(0, 1)
 
     def _beginning(self, x: Images, run: Tensor, noise: Noise) -> Images:
@@ -164,8 +164,8 @@ class FAB(Attack):
             return x
         delta = self.threat.uniform(noise, run, tuple(x.shape[1:]))
         length = self.threat.distance(torch.zeros_like(x), delta).clamp(min=1e-30)
-        away = (x + self.threat.eps / 2 * delta / _column(length)).clamp(0, 1)
-        return torch.where(_column(run % self.restarts == 0), x, away)
+        away = (x + self.threat.eps / 2 * delta / per_image(length)).clamp(0, 1)
+        return torch.where(per_image(run % self.restarts == 0), x, away)
 
     def done(self, state: FABState) -> Hits:
         return state.run >= state.runs
@@ -176,10 +176,6 @@ class FAB(Attack):
 
 def _unknown(state: FABState) -> Hits:
     return state.targets[:, 0] == state.y
-
-
-def _column(t: Tensor) -> Tensor:
-    return t[:, None, None, None]
 
 
 @ATTACKS.register("fab-t")

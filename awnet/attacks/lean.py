@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from awnet.attacks.attack import by_channels
 from awnet.types import Images
 
 ROUNDING = 1e-3  # of the logits' spread, by which a folded network may differ from itself
@@ -134,7 +135,7 @@ class Lean(TorchFunctionMode):
         elif func is F.linear and args[0].ndim == 2:
             with torch.autocast(args[0].device.type, enabled=False):
                 return func(args[0].to(args[1].dtype), *args[1:], **kwargs)
-        elif func is Tensor.mean and not kwargs and args[1:] == ((2, 3),) and _by_channels(args[0]):
+        elif func is Tensor.mean and not kwargs and args[1:] == ((2, 3),) and by_channels(args[0]):
             # the gradient of a mean comes back with images by rows, and all that meets it is slow
             return F.avg_pool2d(args[0], args[0].shape[2:]).flatten(1)
         elif func is Tensor.add_ and not kwargs and _is_shift(*args):
@@ -193,13 +194,9 @@ def _fold(conv: Convolution) -> tuple[Tensor, Tensor | None]:
     return (conv.weight.double() * scale[:, None, None, None]).to(dtype), shift.to(dtype)
 
 
-def _by_channels(x: Tensor) -> bool:
-    return x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-
-
 def _is_shift(x: Tensor, shift: Any) -> bool:
     """Whether each channel of some features in bfloat16 is shifted by a number of its own, on a CPU."""
-    if not isinstance(shift, Tensor) or x.dtype != torch.bfloat16 or x.device.type != "cpu" or not _by_channels(x):
+    if not isinstance(shift, Tensor) or x.dtype != torch.bfloat16 or x.device.type != "cpu" or not by_channels(x):
         return False
     return shift.ndim >= 3 and shift.shape[-2:] == (1, 1)
 

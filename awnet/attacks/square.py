@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from awnet.attacks.attack import Answer, Attack, Forward, select
+from awnet.attacks.attack import Answer, Attack, Forward, per_image, select
 from awnet.attacks.registry import ATTACKS
 from awnet.config import setting
 from awnet.errors import Mistake
@@ -124,7 +124,7 @@ class Square(Attack):
         one = torch.arange(side, device=x.device)
         sides = torch.full((2,), side, device=x.device)
         bumps = self._bump(
-            one[:, None].expand(2, 1, -1, -1), one.expand(2, 1, 1, -1), sides, _column(sides.cumsum(0) > side)
+            one[:, None].expand(2, 1, -1, -1), one.expand(2, 1, 1, -1), sides, per_image(sides.cumsum(0) > side)
         )
         lying = (noise.stream(2).uniform(0, (TILES * TILES,)) < 0.5).long()[:, number]
         bump = bumps[lying, 0, row.clamp(0, side - 1)[:, None], column.clamp(0, side - 1)]
@@ -139,7 +139,7 @@ class Square(Attack):
         corner = (noise.uniform(step, (4,)) * room).long()
         rows, columns = torch.arange(h, device=x.device)[:, None], torch.arange(w, device=x.device)
         row, column, other_row, other_column = (
-            t - _column(corner[:, i]) for i, t in enumerate((rows, columns, rows, columns))
+            t - per_image(corner[:, i]) for i, t in enumerate((rows, columns, rows, columns))
         )
         window = _inside(row, side) & _inside(column, side)
         signs = _signs(noise.stream(1).uniform(step, (c, 1, 1)))
@@ -148,7 +148,7 @@ class Square(Attack):
 
         delta = best - x
         other = _inside(other_row, side) & _inside(other_column, side)
-        lying = _column(noise.stream(2).uniform(step)) < 0.5
+        lying = per_image(noise.stream(2).uniform(step)) < 0.5
         old = delta * window
         new = signs * self._bump(row, column, side, lying) + old / self._norm(old, (2, 3)).clamp(min=1e-12)
         new = new / self._norm(new, (2, 3)).clamp(min=1e-12) * self._budget(delta, window | other)
@@ -183,9 +183,9 @@ class Square(Attack):
         """
         inside = _inside(row, side) & _inside(column, side)
         row, column = torch.where(lying, column, row), torch.where(lying, row, column)
-        half = _column(side) // 2
+        half = per_image(side) // 2
         inverted = row >= half
-        height = torch.where(inverted, _column(side) - half, half)
+        height = torch.where(inverted, per_image(side) - half, half)
         distance = torch.maximum((row - inverted * half - height // 2).abs(), (column - half).abs())
 
         # rings of 1/k^power, k from the pixel's ring outwards
@@ -197,12 +197,8 @@ class Square(Attack):
         return bump / self._norm(bump, (2, 3)).clamp(min=1e-12)
 
 
-def _column(t: Tensor) -> Tensor:
-    return t[:, None, None, None]
-
-
 def _inside(place: Tensor, side: Tensor) -> Tensor:
-    return (place >= 0) & (place < _column(side))
+    return (place >= 0) & (place < per_image(side))
 
 
 def _signs(uniform: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awnet.attacks.attack import by_channels
 from awnet.attacks.engine import Sweep
 from awnet.checkpoint import read_state, save_state
 from awnet.errors import Mistake
@@ -85,7 +86,7 @@ class Journal:
 
 def _plain(value: Any) -> Any:
     """A NamedTuple of tensors as lists; each tensor with whether its memory runs over channels first."""
-    return [value, _by_channels(value)] if isinstance(value, Tensor) else [_plain(part) for part in value]
+    return [value, by_channels(value)] if isinstance(value, Tensor) else [_plain(part) for part in value]
 
 
 def _like(template: Any, saved: Any) -> Any:
@@ -97,7 +98,3 @@ def _like(template: Any, saved: Any) -> Any:
         raise ValueError(f"{tensor.dtype} of shape {tuple(tensor.shape)} where {template.dtype} was expected")
     layout = torch.channels_last if by_channels else torch.contiguous_format
     return tensor.to(template.device).contiguous(memory_format=layout)
-
-
-def _by_channels(t: Tensor) -> bool:
-    return t.ndim == 4 and not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last)

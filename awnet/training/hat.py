@@ -9,20 +9,19 @@ of images pass one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.pgd import PGD
 from awnet.config import setting
 from awnet.errors import Mistake
-from awnet.losses import KL, CrossEntropy
+from awnet.losses import CrossEntropy
 from awnet.threat_model import ThreatModel
-from awnet.training.objective import OBJECTIVES, Losses, Moment, Objective, ObjectiveConfig, PairObjective
-from awnet.types import Images, Labels, Logits
+from awnet.training.objective import OBJECTIVES, Losses, Moment, Objective, ObjectiveConfig
+from awnet.training.trades import TRADES, TRADESConfig
+from awnet.types import Images, Labels
 
 
 @setting
@@ -67,7 +66,8 @@ class HAT(Objective):
     def __init__(self, config: HATConfig, threat: ThreatModel, *, helper: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.pair = _Stability(config, threat)
+        settings = TRADESConfig(beta=config.beta, steps=config.steps, step_size=config.step_size)
+        self.pair = TRADES(settings, threat)  # HAT without its helper examples
         self._helper = (helper.eval(),)  # in a tuple, so that it is no part of what this module trains or saves
 
     def adversarial(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Images:
@@ -86,27 +86,6 @@ class HAT(Objective):
     def _apply(self, fn, recurse: bool = True):  # noqa: ANN001, ANN202 - moves the helper with the module
         self._helper[0]._apply(fn)
         return super()._apply(fn, recurse)
-
-
-class _Stability(PairObjective):
-    """HAT without its helper examples, which is TRADES with another inner step."""
-
-    uses_clean = True
-
-    def __init__(self, config: HATConfig, threat: ThreatModel) -> None:
-        super().__init__()
-        self.beta = config.beta
-        self.attack = PGD(threat=threat, loss=KL(), steps=config.steps, step_size=config.step_size, initial="gaussian")
-
-    def inner_target(self, model: Callable[[Images], Logits], x: Images, y: Labels) -> Tensor:
-        return model(x).detach()
-
-    def compare(
-        self, clean: Logits | None, adversarial: Logits, x: Images, x_adv: Images, y: Labels, moment: Moment
-    ) -> Losses:
-        assert clean is not None
-        terms = {"clean": CrossEntropy()(clean, y), "stability": KL()(adversarial, clean)}
-        return Losses(terms, {"clean": 1.0, "stability": self.beta}, {})
 
 
 OBJECTIVES.register("hat")(HATConfig())

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from training.tiny import dataset, own
+
 
 class Around(nn.Module):
     """A network with something done to its images and to its logits."""
@@ -110,3 +112,16 @@ class Brittle(nn.Module):
         logits = self.net(x)
         roughness = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3))
         return torch.where((roughness > self.limit)[:, None], logits.roll(1, dims=1), logits)
+
+
+def sound() -> nn.Module:
+    """A network of nobody's misleading: it gets most of the tiny images right, and half of them when attacked."""
+    model = own(2)
+    x, y = dataset(90).batch(torch.arange(90))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(12):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    model.zero_grad()
+    return model.eval()

@@ -14,9 +14,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
 
-from awnet.attacks.attack import select
+from awnet.attacks.attack import per_image, select
 from awnet.types import Hits, Images, PerExample
 
 Weigh: TypeAlias = Literal["sum", "stay", "selective", "orthogonal", "decision"]
@@ -59,7 +58,7 @@ class Weighed(NamedTuple):
         there = beyond >= 0
         uphill, push = unit(uphill), unit(push)
         if how == "sum":
-            direction = uphill + _column(weight * ~there) * push
+            direction = uphill + per_image(weight * ~there) * push
         elif how == "stay":
             direction = select(there, uphill, push)
         elif how == "decision":
@@ -67,7 +66,7 @@ class Weighed(NamedTuple):
         else:
             if how == "orthogonal":
                 along = (uphill * push).flatten(1).sum(1)
-                uphill, push = uphill - _column(along) * push, push - _column(along) * uphill
+                uphill, push = uphill - per_image(along) * push, push - per_image(along) * uphill
             direction = select(margin > 0, push, uphill)
         if how == "decision":
             return cls(direction, beyond, there)
@@ -78,9 +77,5 @@ def unit(gradient: Images) -> Images:
     """The gradient at Euclidean length 1; 0 where it is 0."""
     # scaled before it is squared: the square of a gradient below 1e-23 is 0
     largest = gradient.abs().flatten(1).amax(1)
-    scaled = gradient / _column(torch.where(largest > 0, largest, 1.0))
-    return scaled / _column(scaled.flatten(1).norm(dim=1).clamp(min=1))
-
-
-def _column(t: Tensor) -> Tensor:
-    return t[:, None, None, None]
+    scaled = gradient / per_image(torch.where(largest > 0, largest, 1.0))
+    return scaled / per_image(scaled.flatten(1).norm(dim=1).clamp(min=1))
