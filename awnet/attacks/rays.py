@@ -97,8 +97,7 @@ class RayS(Attack):
         low = torch.where(asking, torch.where(wrong, 0.0, state.low), torch.where(wrong, state.low, middle))
         high = torch.where(asking, state.high.clamp(max=1), torch.where(wrong, middle, state.high))
         found = (low >= 0) & (high - low < CLOSE)
-        better = found & (high < state.radius)
-        ray, radius = select(better, state.tried, state.ray), select(better, high, state.radius)
+        ray, radius = select(found, state.tried, state.ray), select(found, high, state.radius)  # high never exceeds it
         onwards = found | (asking & ~wrong)
 
         pixels = state.x[0].numel()
