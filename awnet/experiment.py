@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from awnet import checkpoint
+from awnet.attacks.attack import frozen_for_attack
 from awnet.attacks.engine import Engine
 from awnet.attacks.registry import ATTACKS
 from awnet.config import from_json, setting, to_json
@@ -25,7 +26,7 @@ from awnet.errors import Mistake
 from awnet.evaluation.metrics import check_weights, w_robust
 from awnet.folders import alone, replace_file, whole_folder
 from awnet.json_file import read_json
-from awnet.models.model import Architecture, create, parameter_count
+from awnet.models.model import Architecture, Calibrating, create, parameter_count
 from awnet.models.resnet import ResNetConfig
 from awnet.noise import fold
 from awnet.provenance import provenance
@@ -79,6 +80,8 @@ class Experiment:
         selection: which epoch is kept as the best.
         attacks: names of the attacks of its evaluation.
         seed: of weights, order, augmentation and attacks.
+        teacher_seed: of the teachers that are trained first; the same as `seed` where it is None. Students of several seeds
+            share their teachers by it.
         init: a checkpoint, or a run, whose weights the training starts from (fine-tuning); only what depends on the
             number of classes starts afresh, where that is another.
     """
@@ -92,6 +95,7 @@ class Experiment:
     selection: Selection = field(default_factory=Selection)
     attacks: tuple[str, ...] = ("fgsm", "pgd-sat", "pgd-trades", "cw-inf")
     seed: int = 0
+    teacher_seed: int | None = None
     init: str = ""
 
 
@@ -245,6 +249,10 @@ def _chosen_on(splits: Splits, experiment: Experiment) -> Dataset:
 def _validate(model: nn.Module, dataset: Dataset, experiment: Experiment) -> Validation:
     selection = experiment.selection
     engine = Engine(batch_size=min(256, len(dataset)))
+    if isinstance(model, Calibrating):  # before it is judged, so that what is chosen and saved is what is judged
+        x, _ = dataset.batch(torch.arange(len(dataset)))
+        with frozen_for_attack(model):
+            model.calibrate(x.to(next(model.parameters()).device))
     unattacked = engine.predict(model, dataset)
     clean = unattacked.correct.float().mean().item()
     robust = 0.0
@@ -276,7 +284,8 @@ def _teacher(
     if name in RECIPES:
         recipe = RECIPES[name]()
         # The same images: where they lie and how they are cut belongs to the student's experiment.
-        recipe = replace(recipe, data=experiment.data, threat=experiment.threat, seed=experiment.seed)
+        seed = experiment.seed if experiment.teacher_seed is None else experiment.teacher_seed
+        recipe = replace(recipe, data=experiment.data, threat=experiment.threat, seed=seed)
         path = _neighbour(out, experiment.name, name)
         with alone(path, wait=True):  # another student may be training it
             if not complete(path, recipe, _given_images(splits)):

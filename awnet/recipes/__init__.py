@@ -1,5 +1,9 @@
-"""Recipes: functions that return complete experiments, one file a data set. Importing this package registers them all."""
+"""Recipes: functions that return complete experiments. Importing this package registers them all.
 
-from awnet.recipes import cifar10, digits
+`paper` has the systems of the paper at every scale, `cifar10` and `digits` those of this project's own pages.
+"""
 
-__all__ = ["cifar10", "digits"]
+from awnet.recipes import cifar10, digits, paper
+from awnet.recipes.scale import SCALES, Scale
+
+__all__ = ["SCALES", "Scale", "cifar10", "digits", "paper"]
