@@ -3,7 +3,7 @@
 Any `nn.Module` from [0, 1] images to logits can be trained, attacked and judged. The networks of this package are
 described by frozen `Architecture` settings, so that a checkpoint can say what to build before its weights are read. A
 model that also tells attacked images from clean ones offers `Detecting`, one whose filters change with the image
-`Modulating`, one whose decision of that kind can be attacked `Deciding`.
+`Modulating`, one whose decision of that kind can be attacked `Deciding`, one with thresholds to be set `Calibrating`.
 """
 
 from __future__ import annotations
@@ -120,6 +120,15 @@ class Detecting(Protocol):
 
     def detect(self, x: Images) -> tuple[Logits, PerExample]:
         """Logits, and the probability in [0, 1] that each image has not been attacked."""
+        ...
+
+
+@runtime_checkable
+class Calibrating(Protocol):
+    """A model with something that is set, after training, on images that it was not trained on."""
+
+    def calibrate(self, x: Images) -> None:
+        """Set it, in eval mode, by clean images."""
         ...
 
 

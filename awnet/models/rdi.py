@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import cast
 
 import torch
@@ -86,6 +87,10 @@ class RDIResNet(nn.Module):
     def exits(self, x: Images) -> Tensor:
         """The logits at every exit, the last one last, shape (7, b, classes)."""
         return torch.stack(list(self._exits(x)))
+
+    def exit(self, x: Images, number: int) -> Logits:
+        """The logits at one exit, 0 to 6, computed no further than there."""
+        return next(islice(self._exits(x), number, None))
 
     def _exits(self, x: Images) -> Iterator[Logits]:
         out, number = self.stem(self.normalize(x)), 0
