@@ -34,6 +34,7 @@ from awnet.registry import Registry
 from awnet.threat_model import Linf, ThreatModel
 from awnet.training.fine_tuning import start_from
 from awnet.training.objective import ObjectiveConfig
+from awnet.training.overfitting import Overfitting
 from awnet.training.standard import StandardConfig
 from awnet.training.train import TrainingConfig, Validation, train
 
@@ -200,6 +201,10 @@ def _run(
     def validate(candidate: nn.Module) -> Validation:
         return _validate(candidate, chosen_on, experiment)
 
+    overfitting, watch = experiment.training.overfitting, None
+    if overfitting.images:
+        watch = Overfitting(overfitting, experiment.threat, images.train, experiment.seed)
+
     def save(folder: Path, candidate: nn.Module, about: dict[str, Any]) -> None:
         said = {
             "classes": classes,
@@ -224,6 +229,7 @@ def _run(
         out=out,
         save=save,
         validate=validate,
+        watch=watch,
         seed=fold(experiment.seed, 1),
         resume=resume,
         fabric=fabric,

@@ -27,7 +27,7 @@ from awnet.attacks.attack import frozen_for_attack
 from awnet.errors import Mistake
 from awnet.models import AWNet, Branch, Routing
 from awnet.models.dynamic_conv import DynamicConv2d
-from awnet.models.mix_batch_norm import MixBatchNorm2d, MixConv2d
+from awnet.models.mix_batch_norm import MixConv2d
 from awnet.noise import permutation
 from awnet.types import Hits, Images, Labels, Logits, PerExample, Signals
 
@@ -139,10 +139,9 @@ def estimated_anew(model: AWNet, fit: Types, batch_size: int = 128) -> AWNet:
     for module in model.modules():
         if isinstance(module, (DynamicConv2d, MixConv2d)):
             module.train()
-        if isinstance(module, MixBatchNorm2d):
-            for bn in (module.nat, module.adv):
-                bn.reset_running_stats()
-                bn.momentum = None  # the plain mean over the batches
+        if isinstance(module, nn.BatchNorm2d) and module.training:  # the router's are not
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean over the batches
     device = next(model.parameters()).device
     with torch.no_grad():
         for x, branch in zip(fit, (Branch.CLEAN, Branch.ADVERSARIAL), strict=True):

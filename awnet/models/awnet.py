@@ -5,6 +5,10 @@ Where the paper leaves a choice, the default and its alternatives are fields of 
 - Eq. 16 prints relu(F(relu(F(psi)))) + psi; Eq. 9 and "based on the basic ResNet structure" say relu(F + psi): Eq. 9 here.
 - Two signal heads a block, one for each convolution (4.3), not one (Eq. 16): two, three in a bottleneck.
 - The 1x1 shortcut convolutions and the stem have MixBN and no signal; `modulate_shortcuts` gives the shortcuts one.
+
+The ablations of Table 3 are settings of it, trained by the same joint objective, whose L_type falls away with the type head:
+"awnet-signals" has signals alone, a single batch norm that sees both halves of a batch as one; "awnet-mixbn" has MixBN beside
+them, trained by the true types and, as nobody tells them at test time, tested with BN_adv for all images.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from math import inf, isnan
+from math import inf, isnan, nan
 from typing import NamedTuple
 
 import torch
@@ -22,7 +26,7 @@ from torch import Tensor, nn
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.models.dynamic_conv import DynamicConv2d
-from awnet.models.mix_batch_norm import Branch, MixConv2d, Route
+from awnet.models.mix_batch_norm import Branch, MixBatchNorm2d, MixConv2d, Norm, OneBatchNorm2d, Route
 from awnet.models.model import MODELS, Architecture, Decision
 from awnet.models.resnet import BLOCKS, STRIDES, BasicBlock, Bottleneck, ResNetConfig
 from awnet.models.router import Router, RouterConfig, Routing
@@ -70,6 +74,7 @@ class AWNetConfig(Architecture):
         router: the router.
         beta: the power of Eq. 19; 3 in the paper. omega lies in (0, 2^beta).
         modulate_shortcuts: whether the 1x1 shortcut convolutions have signals too.
+        mix: whether batch norm is MixBN; otherwise there is one for all images.
         knob: what is turned at test time.
     """
 
@@ -77,12 +82,15 @@ class AWNetConfig(Architecture):
     router: RouterConfig = field(default_factory=RouterConfig)
     beta: float = 3.0
     modulate_shortcuts: bool = False
+    mix: bool = True
     knob: Knob = field(default_factory=Knob)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.beta < inf:
             raise Mistake(f"beta, the power of the signals, must be positive and finite, got {self.beta:g}")
+        if not self.router.type_head and self.knob.p_max > 0:
+            raise Mistake("without a type head nobody can tell clean images: BN_adv for all, knob.p_max=0, is expected")
         for part in (self.base, self.router.backbone):
             if part.mean or part.std:
                 raise Mistake(
@@ -101,15 +109,15 @@ class DynamicBlock(nn.Module):
 
     def __init__(self, config: AWNetConfig, c_in: int, width: int, stride: int) -> None:
         super().__init__()
-        c_out = width * config.base.expansion
+        c_out, norm = width * config.base.expansion, _norm(config)
         if config.base.depth == 50:  # the shapes of a bottleneck
             shapes = [(c_in, width, 1, 1), (width, width, 3, stride), (width, c_out, 1, 1)]
         else:
             shapes = [(c_in, width, 3, stride), (width, width, 3, 1)]
-        self.convs = nn.ModuleList(DynamicConv2d(*shape) for shape in shapes)
+        self.convs = nn.ModuleList(DynamicConv2d(*shape, norm) for shape in shapes)
         self.shortcut: DynamicConv2d | MixConv2d | None = None
         if stride != 1 or c_in != c_out:
-            self.shortcut = (DynamicConv2d if config.modulate_shortcuts else MixConv2d)(c_in, c_out, 1, stride)
+            self.shortcut = (DynamicConv2d if config.modulate_shortcuts else MixConv2d)(c_in, c_out, 1, stride, norm)
 
     @property
     def filters(self) -> list[int]:
@@ -129,6 +137,10 @@ class DynamicBlock(nn.Module):
         return F.relu(out + x)
 
 
+def _norm(config: AWNetConfig) -> Norm:
+    return MixBatchNorm2d if config.mix else OneBatchNorm2d
+
+
 class Output(NamedTuple):
     """What AW-Net says of a batch: logits of the classes, and of the types with the signals."""
 
@@ -144,7 +156,7 @@ class AWNet(nn.Module):
         base = config.base
         self.knob = config.knob
         self.normalize = config.normalize(channels)
-        self.stem = MixConv2d(channels, base.width, 3, 1)
+        self.stem = MixConv2d(channels, base.width, 3, 1, _norm(config))
         blocks: list[DynamicBlock] = []
         expansion = (Bottleneck if base.depth == 50 else BasicBlock).expansion
         c_in = base.width
@@ -195,18 +207,20 @@ class AWNet(nn.Module):
         return self.head(out.mean((2, 3)))
 
     def detect(self, x: Images) -> tuple[Logits, PerExample]:
-        """Logits, and the router's own P(clean) before bias and cap."""
+        """Logits, and the router's own P(clean) before bias and cap; NaN without a type head."""
         output = self.run(x)
-        return output.logits, output.routing.p_clean
+        p_clean = output.routing.p_clean
+        return output.logits, p_clean if self.router.type_head else torch.full_like(p_clean, nan)
 
     @property
     def forms(self) -> tuple[str, ...]:
         """The frozen forms of `decide`.
 
         As sure of clean as the cap allows, sure of adversarial, or midway between; deciding as it does and denying it to
-        the gradient; and, where the router scales filters, omega = 1.
+        the gradient; and, where the router scales filters, omega = 1. Without a type head that is all there is to freeze.
         """
-        return ("clean", "adversarial", "half", "detached") + ("unmodulated",) * self.knob.omega
+        decided = ("clean", "adversarial", "half", "detached") if self.router.type_head else ()
+        return decided + ("unmodulated",) * self.knob.omega
 
     def decide(self, x: Images, seen: Images, form: str = "", forced: Hits | None = None) -> Decision:
         """Logits of x under the router's decision on the images `seen`, and where `forced` in a frozen form; see `Deciding`."""
@@ -249,3 +263,7 @@ MODELS.register("awnet")(AWNetConfig())
 # "L" replaces one ResNet-18 by ResNet-34 (both would exceed the printed 38.8M before any head): the dynamic one.
 MODELS.register("awnet-l")(AWNetConfig(base=ResNetConfig(depth=34)))
 MODELS.register("awnet50")(AWNetConfig(base=ResNetConfig(depth=50)))
+# Table 3, first and second row.
+UNTOLD = AWNetConfig(router=RouterConfig(type_head=False), knob=Knob(p_max=0.0))
+MODELS.register("awnet-signals")(replace(UNTOLD, mix=False))
+MODELS.register("awnet-mixbn")(UNTOLD)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from awnet.models.mix_batch_norm import Branch, MixBatchNorm2d, Route, scale_and_shift
+from awnet.models.mix_batch_norm import Branch, MixBatchNorm2d, Norm, Route, scale_and_shift
 from awnet.types import Signals
 
 
@@ -26,10 +26,10 @@ def filters_per_image(x: Tensor, conv: nn.Conv2d, omega: Signals) -> Tensor:
 class DynamicConv2d(nn.Module):
     """F_j(psi) = BN_mix(W_hat * psi), one modulated convolution with its MixBN (Eq. 15)."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int) -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, norm: Norm = MixBatchNorm2d) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-        self.bn = MixBatchNorm2d(c_out)
+        self.bn = norm(c_out)
 
     def forward(self, x: Tensor, omega: Signals | None, route: Route) -> Tensor:
         """Images (b, c_in, h, w) and signals (b, c_out), or None for omega = 1."""

@@ -81,6 +81,24 @@ class MixBatchNorm2d(nn.Module):
         return torch.lerp(scale_a, scale_n, p), torch.lerp(shift_a, shift_n, p)
 
 
+class OneBatchNorm2d(nn.Module):
+    """A single batch norm in MixBN's place: clean and adversarial images are one batch to it, and one sort at test time."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.all = nn.BatchNorm2d(channels)
+
+    def forward(self, pi: Tensor, route: Route) -> Tensor:
+        return self.all(pi)
+
+    def affine(self, route: Route) -> tuple[Tensor, Tensor]:
+        """(scale, shift) of the channels in eval mode."""
+        return _affine(self.all)
+
+
+Norm = type[MixBatchNorm2d] | type[OneBatchNorm2d]
+
+
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert bn.running_mean is not None and bn.running_var is not None
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
@@ -90,10 +108,10 @@ def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 class MixConv2d(nn.Module):
     """A convolution followed by MixBN, its filters as they are: the stem and the shortcuts of AW-Net."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int) -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, norm: Norm = MixBatchNorm2d) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-        self.bn = MixBatchNorm2d(c_out)
+        self.bn = norm(c_out)
 
     def forward(self, x: Tensor, route: Route) -> Tensor:
         pi = self.conv(x)

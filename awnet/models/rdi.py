@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from awnet.config import setting
 from awnet.errors import Mistake
-from awnet.models.model import MODELS, Architecture
+from awnet.models.model import MODELS, Architecture, Decision
 from awnet.models.resnet import BasicBlock
-from awnet.types import Images, Logits
+from awnet.types import Hits, Images, Logits
 
 STAGES, EXITS = 3, 7
 
@@ -107,14 +107,31 @@ class RDIResNet(nn.Module):
 
     def forward(self, x: Images) -> Logits:
         exits = self.exits(x)
-        first = self.leaves(exits)
-        return exits.gather(0, first[None, :, None].expand(1, -1, exits.shape[2]))[0]
+        return _at(exits, self.leaves(exits))
 
     def leaves(self, exits: Tensor) -> Tensor:
         """The exit at which each image leaves, 0 to 6, from the logits of all exits."""
         sure = entropy(exits[:-1]) < self.get_buffer("thresholds")[:, None]
         # the last exit takes everybody
         return torch.cat([sure, torch.ones_like(sure[:1])]).int().argmax(0)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The frozen forms of `decide`: every image leaves at one exit.
+
+        Nothing is decided about attacks here. The first and the last exit go by the names that attacks have for the two
+        sides of a decision, "clean" and "adversarial", so that these look at both.
+        """
+        return ("clean", *(f"exit {k + 1}" for k in range(1, EXITS - 1)), "adversarial")
+
+    def decide(self, x: Images, seen: Images, form: str, forced: Hits) -> Decision:
+        """See `Deciding`; the log-odds are by how much the entropy at the first exit lies below its threshold."""
+        exits = self.exits(x)
+        deciding = exits if seen is x else self.exits(seen)
+        leaves = self.leaves(deciding)
+        if form:
+            leaves = torch.where(forced, self.forms.index(form), leaves)
+        return Decision(_at(exits, leaves), self.get_buffer("thresholds")[0] - entropy(deciding[0]))
 
     @torch.no_grad()
     def calibrate(self, x: Images) -> None:
@@ -128,6 +145,11 @@ class RDIResNet(nn.Module):
             threshold = found[left].quantile(1 / (EXITS - k)) if left.any() else found.new_tensor(-1.0)
             self.get_buffer("thresholds")[k] = threshold
             left &= found >= threshold
+
+
+def _at(exits: Tensor, leaves: Tensor) -> Logits:
+    """Of all exits' logits those at which each image leaves."""
+    return exits.gather(0, leaves[None, :, None].expand(1, -1, exits.shape[2]))[0]
 
 
 def entropy(logits: Tensor) -> Tensor:

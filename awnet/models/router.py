@@ -27,10 +27,12 @@ class RouterConfig:
         taps: which outputs of the backbone are pooled and concatenated to psi_M. The paper says "multiple intermediate
             layers". The default, stem and stages, gives d = 1024 for ResNet-18 and comes closest to the printed
             26.3M parameters (in units of 10^6); the counts do not settle the layout.
+        type_head: whether there is one. Without, both types are equally likely, whatever the image.
     """
 
     backbone: ResNetConfig = field(default_factory=ResNetConfig)
     taps: Taps = "stem+stages"
+    type_head: bool = True
 
     def narrow(self) -> RouterConfig:
         return replace(self, backbone=self.backbone.narrow())
@@ -74,7 +76,7 @@ class Router(nn.Module):
             for _ in range(count)
         ]
         d = sum(widths[i] for i in self.tapped)
-        self.type_head = nn.Linear(d, 2)
+        self.type_head = nn.Linear(d, 2) if config.type_head else None
         self.signal_heads = nn.Linear(d, sum(filters))
         nn.init.zeros_(self.signal_heads.weight)
         nn.init.zeros_(self.signal_heads.bias)
@@ -83,7 +85,8 @@ class Router(nn.Module):
         outputs = self.backbone(x)
         psi = torch.cat([outputs[i].mean((2, 3)) for i in self.tapped], dim=1)  # psi_M = D(x), Eq. 17
         omega = torch.tanh(self.signal_heads(psi)) + 1  # Eq. 19
-        return Routing(self.type_head(psi), omega_power(omega, self.beta).split(self.filters, dim=1))
+        type_logits = self.type_head(psi) if self.type_head else psi.new_zeros(len(psi), 2)
+        return Routing(type_logits, omega_power(omega, self.beta).split(self.filters, dim=1))
 
 
 def omega_power(base: Tensor, beta: float) -> Tensor:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-import torch
 from torch import Tensor, nn
 
 from awnet.config import setting
@@ -20,6 +19,7 @@ from awnet.errors import Mistake
 from awnet.losses import CrossEntropy
 from awnet.threat_model import ThreatModel
 from awnet.training.objective import OBJECTIVES, Losses, Moment, Objective, ObjectiveConfig
+from awnet.training.teacher import Teacher
 from awnet.training.trades import TRADES, TRADESConfig
 from awnet.types import Images, Labels
 
@@ -61,31 +61,26 @@ class HATConfig(ObjectiveConfig):
 
 
 class HAT(Objective):
-    """The HAT loss; the helper is asked in eval mode and never trained."""
+    """The HAT loss."""
 
     def __init__(self, config: HATConfig, threat: ThreatModel, *, helper: nn.Module) -> None:
         super().__init__()
         self.config = config
         settings = TRADESConfig(beta=config.beta, steps=config.steps, step_size=config.step_size)
         self.pair = TRADES(settings, threat)  # HAT without its helper examples
-        self._helper = (helper.eval(),)  # in a tuple, so that it is no part of what this module trains or saves
+        self.helper = Teacher(helper)
 
     def adversarial(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Images:
         return self.pair.adversarial(model, x, y, ids, moment)
 
     def forward(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Losses:
         x_adv = self.adversarial(model, x, y, ids, moment)
-        with torch.no_grad():
-            y_helper = self._helper[0](x_adv).argmax(1)
+        y_helper = self.helper(x_adv).argmax(1)
         clean, adversarial = model(x), model(x_adv)
         helped = model(x + self.config.reach * (x_adv - x))
         losses = self.pair.compare(clean, adversarial, x, x_adv, y, moment)
         terms = {**losses.terms, "helper": CrossEntropy()(helped, y_helper)}
         return Losses(terms, {**losses.weights, "helper": self.config.gamma}, {})
-
-    def _apply(self, fn, recurse: bool = True):  # noqa: ANN001, ANN202 - moves the helper with the module
-        self._helper[0]._apply(fn)
-        return super()._apply(fn, recurse)
 
 
 OBJECTIVES.register("hat")(HATConfig())

@@ -87,6 +87,8 @@ class Joint(Objective):
         output = model.run(torch.cat([x, x_adv]), Branch.HALVES)
         clean, adversarial = output.logits.chunk(2)
         losses = self.over.compare(clean, adversarial, x, x_adv, y, moment)
+        if model.router.type_head is None:  # an ablation, in which nobody tells the types
+            return losses
         types = torch.full((2 * len(x),), CLEAN, device=x.device)
         types[len(x) :] = ADVERSARIAL
         type_clean, type_adv = F.cross_entropy(output.routing.type_logits, types, reduction="none").chunk(2)

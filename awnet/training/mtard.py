@@ -11,6 +11,10 @@ both scripts train with a tenth of the usual mean KL, to which their learning ra
 as AW-Net's Eq. 20-21 print it. The code has KL(teacher || student), Eq. 20-21 print KL(student, teacher): `reverse`. The
 code uses no temperature, AW-Net's paper tau on both with tau^2 in front: as the paper. The code adds 1e-5 to the teacher's
 probability inside the logarithm, which keeps the exact KL finite where it is finite anyway: left out.
+
+B-MTARD (Zhao et al., TPAMI 2024, https://arxiv.org/abs/2306.16170) is the same with teachers whose temperatures move
+(`awnet.training.entropy_balance`): `temperature_lr` above 0, 0.001 as published. Its code moves both weights on their own,
+clips them at 0 and divides them by their sum, which comes to the rule above: they start at a sum of 1 and keep it.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.losses import KL
 from awnet.threat_model import ThreatModel
+from awnet.training.entropy_balance import EntropyBalance
 from awnet.training.objective import OBJECTIVES, Losses, Moment, ObjectiveConfig, PairObjective
+from awnet.training.teacher import Teacher
 from awnet.types import Images, Labels, Logits, PerExample
 
 
@@ -43,6 +49,7 @@ class MTARDConfig(ObjectiveConfig):
         reverse: KL(student || teacher) instead.
         weight_lr: lr_w, how fast the weights move; falls with the learning rate.
         balance: the power of the relative losses.
+        temperature_lr: how fast the teachers' temperatures move; falls with the learning rate. 0: they stay at tau.
         steps: of the inner PGD on the cross-entropy with the true label, from x + 0.001 N(0, 1).
         step_size: as a fraction of eps (2/255 at eps 8/255).
     """
@@ -54,6 +61,7 @@ class MTARDConfig(ObjectiveConfig):
     reverse: bool = False
     weight_lr: float = 0.025
     balance: float = 1.0
+    temperature_lr: float = 0.0
     steps: int = 10
     step_size: float = 1 / 4
 
@@ -65,6 +73,11 @@ class MTARDConfig(ObjectiveConfig):
                 "the two losses are weighed with 0 <= weight_lr <= 1 and a balance of 0 or more, got "
                 f"{self.weight_lr:g} and {self.balance:g}"
             )
+        if not 0 <= self.temperature_lr < inf or (self.temperature_lr and self.tau != 1):
+            raise Mistake(
+                "temperature_lr is 0 or more, and temperatures that move begin at a tau of 1, got "
+                f"{self.temperature_lr:g} and {self.tau:g}"
+            )
 
     @property
     def teachers(self) -> dict[str, str]:
@@ -75,7 +88,7 @@ class MTARDConfig(ObjectiveConfig):
 
 
 class MTARD(PairObjective):
-    """The MTARD loss with its two weights; the teachers are asked in eval mode and never trained."""
+    """The MTARD loss with its two weights."""
 
     uses_clean = True
     a_nat: torch.Tensor
@@ -88,17 +101,15 @@ class MTARD(PairObjective):
         super().__init__()
         self.config = config
         self.attack = PGD(threat=threat, steps=config.steps, step_size=config.step_size, initial="gaussian")
-        # In a tuple, so that they are no part of what this module trains, saves or switches to training mode.
-        self._teachers = (clean_teacher.eval(), robust_teacher.eval())
+        self.clean_teacher, self.robust_teacher = Teacher(clean_teacher), Teacher(robust_teacher)
+        self.temperatures = EntropyBalance(config.temperature_lr) if config.temperature_lr else None
         self.kl = KL(tau=config.tau, reverse=config.reverse)
         self.register_buffer("a_nat", torch.tensor(0.5, dtype=torch.float64))
         self.register_buffer("first_nat", torch.tensor(float("nan"), dtype=torch.float64))
         self.register_buffer("first_adv", torch.tensor(float("nan"), dtype=torch.float64))
 
-    def _distil(self, student: Logits, teacher: nn.Module, x: Images) -> PerExample:
+    def _distil(self, student: Logits, target: Logits) -> PerExample:
         """tau^2 KL, Eq. 20-21."""
-        with torch.no_grad():
-            target = teacher(x)
         return self.config.kd_scale * self.config.tau**2 * self.kl(student, target)
 
     def _move_weights(self, nat: PerExample, adv: PerExample, lr_factor: float) -> None:
@@ -114,21 +125,21 @@ class MTARD(PairObjective):
         self, clean: Logits | None, adversarial: Logits, x: Images, x_adv: Images, y: Labels, moment: Moment
     ) -> Losses:
         assert clean is not None
-        nat = self._distil(clean, self._teachers[0], x)
-        adv = self._distil(adversarial, self._teachers[1], x_adv)
+        of_clean, of_robust = self.clean_teacher(x), self.robust_teacher(x_adv)
+        watched: dict[str, torch.Tensor] = {}
+        if self.temperatures:
+            watched = self.temperatures.watched()
+            of_clean, of_robust = self.temperatures(of_clean, of_robust, moment.lr_factor)
+        nat, adv = self._distil(clean, of_clean), self._distil(adversarial, of_robust)
         if self.training:
             self._move_weights(nat, adv, moment.lr_factor)
         a_nat = self.a_nat.float()
         return Losses(
             {"adversarial": adv, "clean": nat},
             {"adversarial": 1 - a_nat, "clean": a_nat},
-            {"alpha_nat": a_nat.clone(), "alpha_adv": 1 - a_nat},
+            {"alpha_nat": a_nat.clone(), "alpha_adv": 1 - a_nat, **watched},
         )
-
-    def _apply(self, fn, recurse: bool = True):  # noqa: ANN001, ANN202 - moves the teachers with the module
-        for teacher in self._teachers:
-            teacher._apply(fn)
-        return super()._apply(fn, recurse)
 
 
 OBJECTIVES.register("mtard")(MTARDConfig())
+OBJECTIVES.register("b-mtard")(MTARDConfig(temperature_lr=0.001))

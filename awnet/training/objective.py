@@ -30,11 +30,15 @@ class Moment(NamedTuple):
         seed: of this step's random numbers.
         lr_factor: the learning rate as a fraction of its base, for what falls with it.
         eps_factor: the radius of the inner attack as a fraction of the threat model's, below 1 while it warms up.
+        step: how many steps lie behind.
+        done: which share of the training lies behind, for what changes on the way.
     """
 
     seed: int
     lr_factor: float = 1.0
     eps_factor: float = 1.0
+    step: int = 0
+    done: float = 1.0
 
 
 class Losses(NamedTuple):
@@ -65,8 +69,20 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
             t.copy_(before[name])
 
 
+def maximise(
+    attack: Attack, through: Callable[[Images], Logits], x: Images, target: Tensor, ids: Tensor, moment: Moment
+) -> Images:
+    """The inner maximisation on a model that is frozen (`frozen_for_attack`); its radius warms up with the moment."""
+    if moment.eps_factor != 1:
+        attack = attack.within(replace(attack.threat, eps=moment.eps_factor * attack.threat.eps))
+    return perturb(attack, through, x, target, Noise(moment.seed, ids))
+
+
 class Objective(nn.Module, ABC):
     """A training loss. What it remembers between steps (MTARD's weights) are buffers, so that a resume is exact."""
+
+    def prepare(self, model: nn.Module) -> None:
+        """What a model is given before its first step, where an objective trains a part of it beside finished ones."""
 
     @abstractmethod
     def forward(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Losses:
@@ -109,11 +125,8 @@ class PairObjective(Objective):
         moment: Moment,
     ) -> Images:
         """Adversarial partners for a model that is attacked as `through` and whose clean logits come by `clean`."""
-        attack = self.attack
-        if moment.eps_factor != 1:
-            attack = attack.within(replace(attack.threat, eps=moment.eps_factor * attack.threat.eps))
         with frozen_for_attack(model):
-            return perturb(attack, through, x, self.inner_target(clean, x, y), Noise(moment.seed, ids))
+            return maximise(self.attack, through, x, self.inner_target(clean, x, y), ids, moment)
 
     def adversarial(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Images:
         return self.find(model, model, model, x, y, ids, moment)

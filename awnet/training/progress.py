@@ -73,11 +73,13 @@ class Progress:
 
 
 def _text(numbers: dict[str, float]) -> str:
-    """Losses, weights and probabilities in three figures; validation accuracies in percent."""
+    """Losses, weights and probabilities in three figures; accuracies in percent."""
     parts = []
     for name, value in numbers.items():
         if name.startswith("validation_"):
             parts.append(f"{name.removeprefix('validation_')} {100 * value:.1f} %")
+        elif name.startswith("training_"):  # accuracies on training images
+            parts.append(f"{name.replace('_', ' ')} {100 * value:.1f} %")
         elif name not in ("lr_factor",):
             parts.append(f"{name.removeprefix('loss_')} {value:.3g}")
     return " · ".join(parts)

@@ -29,7 +29,9 @@ from awnet.noise import fold
 from awnet.training.ema import EMA, fit_statistics
 from awnet.training.objective import Losses, Moment, Objective
 from awnet.training.optimizer import Schedule, SGDConfig, StepDecay
+from awnet.training.overfitting import OverfittingConfig, Watched
 from awnet.training.progress import Progress
+from awnet.training.swa import SWA
 
 
 @setting
@@ -45,12 +47,15 @@ class TrainingConfig:
         eps_warm_up: the share of the training in which the inner attack's radius rises from 0 to that of the threat
             model. With a large radius from the first step a small network may never leave the constant answer.
         ema: decay of the average of weights that is validated and saved; 0 for none.
+        swa: the share of the epochs, the last ones, whose weights are averaged, each epoch counting the same, and then
+            validated and saved; 0 for none.
         statistics_images: training images on which the average's batch statistics are measured.
         clip: largest norm of the gradient; 0 for no clipping.
         precision: "bf16-mixed" for bfloat16 where it is safe.
         channels_last: memory layout.
         validate_every: epochs between validations; the last epoch is always validated.
         save_seconds: how much work a crash may cost; saving changes no result.
+        overfitting: the watch for catastrophic overfitting, for one-step adversarial training.
     """
 
     epochs: int = 100
@@ -59,18 +64,25 @@ class TrainingConfig:
     schedule: Schedule = field(default_factory=StepDecay)
     eps_warm_up: float = 0.0
     ema: float = 0.0
+    swa: float = 0.0
     statistics_images: int = 1024
     clip: float = 0.0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = True
     validate_every: int = 1
     save_seconds: float = 60.0
+    overfitting: OverfittingConfig = field(default_factory=OverfittingConfig)
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or self.validate_every < 1 or not 0 <= self.ema < 1:
             raise Mistake(
                 "training needs epochs >= 1, batch_size >= 2, validate_every >= 1 and 0 <= ema < 1; got "
                 f"{self.epochs}, {self.batch_size}, {self.validate_every} and {self.ema:g}"
+            )
+        if not 0 <= self.swa <= 1 or (self.swa and self.ema):
+            raise Mistake(
+                "swa is the share of the epochs that are averaged, between 0 (none) and 1, and goes without ema; got "
+                f"{self.swa:g} and ema {self.ema:g}"
             )
         if not (0 <= self.eps_warm_up <= 1 and 0 <= self.clip < inf):
             raise Mistake(
@@ -116,6 +128,7 @@ def train(
     out: Path,
     save: Callable[[Path, nn.Module, dict[str, Any]], None],
     validate: Callable[[nn.Module], Validation],
+    watch: Callable[[nn.Module], Watched] | None = None,
     seed: int = 0,
     resume: bool = False,
     fabric: Fabric | None = None,
@@ -131,6 +144,7 @@ def train(
         out: the run's folder: best/, last/, log.csv and TensorBoard's events.
         save: writes a model into a folder, given what to say of it (`history`, `epoch`).
         validate: tells how good a model is.
+        watch: looks at the model after each epoch, itself and not the average of its weights.
         seed: of everything random.
         resume: go on from out/last where there is one.
         fabric: device, precision and distribution; by default a Fabric for `config.precision` on the CPU.
@@ -140,17 +154,21 @@ def train(
         A row of numbers for each epoch.
 
     Raises:
-        Mistake: where the loss stops being a number; what was saved before is kept.
+        Mistake: where the loss stops being a number, what was saved before is kept; where `watch` says so, after saving.
         Interrupt: after Ctrl-C, once the state is saved.
     """
     fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=config.precision)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-    step, optimizer = fabric.setup(Step(model, objective), config.optimizer.build(model))
+    objective.prepare(model)
+    whole = Step(model, objective)
+    step, optimizer = fabric.setup(whole, config.optimizer.build(whole))
     ema = EMA(model, config.ema) if config.ema else None
+    swa = SWA(model, config.epochs - max(1, round(config.swa * config.epochs))) if config.swa else None
+    average = ema or swa
     place = _Place()
     if resume and whole_folder(out / "last").exists():
-        place = _restore(out / "last", model, objective, optimizer, ema)
+        place = _restore(out / "last", model, objective, optimizer, average)
     steps = len(loader)
     # what the network itself may draw (dropout) comes from torch's generator, seeded anew at each step
     drawn = torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else [])
@@ -168,7 +186,7 @@ def train(
                 raise broken("weights are no numbers any more", place.step)
 
         def keep(shown: nn.Module, found: Mapping[str, Any] = MappingProxyType({})) -> None:
-            state = _state(place, model, objective, optimizer, ema)
+            state = _state(place, model, objective, optimizer, average)
             about = {"history": place.history, "epoch": place.epoch, **found}
 
             def write(folder: Path) -> None:
@@ -189,7 +207,7 @@ def train(
                     group["lr"] = group["base_lr"] * factor
                 x = batch.x.contiguous(memory_format=layout)
                 torch.manual_seed(fold(seed, count, 1))
-                losses = step(x, batch.y, batch.ids, Moment(fold(seed, count), factor, eps_factor))
+                losses = step(x, batch.y, batch.ids, Moment(fold(seed, count), factor, eps_factor, count, done))
                 total = losses.total
                 fabric.backward(total)
                 if config.clip:
@@ -205,7 +223,7 @@ def train(
                 progress.advance(len(batch.y), place.means())
                 if ctrl_c.pressed or time.monotonic() - last_save > config.save_seconds:
                     check_weights()
-                    keep(ema.model if ema else model)
+                    keep(average.model if average else model)
                     last_save = time.monotonic()
                     if ctrl_c.pressed:
                         raise Interrupt(
@@ -213,11 +231,13 @@ def train(
                         )
             row = {"epoch": place.epoch + 1, **place.means()}
             check_weights()
+            if swa:
+                swa.update(model, place.epoch)
             torch.manual_seed(fold(seed, place.epoch * steps + place.step, 1))
-            candidate, about = ema.model if ema else model, {}
+            candidate, about = average.model if average else model, {}
             if (place.epoch + 1) % config.validate_every == 0 or place.epoch + 1 == config.epochs:
-                if ema:
-                    candidate = deepcopy(ema.model)  # so that the average itself stays what a resume finds
+                if average:
+                    candidate = deepcopy(average.model)  # so that the average itself stays what a resume finds
                     count = max(1, config.statistics_images // config.batch_size)
                     batches = list(islice(loader.epoch(config.epochs), count))  # of an epoch that is never trained on
                     fit_statistics(candidate, objective, batches, fold(seed, -1))
@@ -228,6 +248,8 @@ def train(
                 place.best = max(place.best, found.score)
             else:
                 best = False
+            watched = watch(model) if watch else Watched({})
+            row.update(watched.numbers)
             place.next_epoch(row)
             if best:
                 said = {"history": place.history, "epoch": place.epoch, **about}
@@ -236,6 +258,10 @@ def train(
             keep(candidate, about)
             last_save = time.monotonic()
             progress.epoch(row)
+            if watched.stop:
+                raise Mistake(f"stopped after epoch {place.epoch}: {watched.alarm}; saved in {out}; --resume goes on")
+            if watched.alarm:
+                progress.say(watched.alarm)
     return place.history
 
 
@@ -268,18 +294,20 @@ def _numbers(losses: Losses, total: Tensor, factor: float) -> dict[str, Tensor]:
     return {"loss": total.detach(), **terms, **losses.watched, "lr_factor": torch.tensor(factor, dtype=torch.float64)}
 
 
-def _state(place: _Place, model: nn.Module, objective: Objective, optimizer: Any, ema: EMA | None) -> dict[str, Any]:
+def _state(
+    place: _Place, model: nn.Module, objective: Objective, optimizer: Any, average: EMA | SWA | None
+) -> dict[str, Any]:
     return {
         "place": {name: getattr(place, name) for name in ("epoch", "step", "sums", "history")}
         | {"best": str(place.best)},
         "model": model.state_dict(),
         "objective": objective.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "ema": ema.model.state_dict() if ema else {},
+        "ema": average.model.state_dict() if average else {},
     }
 
 
-def _restore(folder: Path, model: nn.Module, objective: Objective, optimizer: Any, ema: EMA | None) -> _Place:
+def _restore(folder: Path, model: nn.Module, objective: Objective, optimizer: Any, average: EMA | SWA | None) -> _Place:
     state = read_state(folder)
     try:
         model.load_state_dict(state["model"])
@@ -287,8 +315,8 @@ def _restore(folder: Path, model: nn.Module, objective: Objective, optimizer: An
         saved = state["optimizer"]
         saved["state"] = {int(number): value for number, value in saved["state"].items()}
         optimizer.load_state_dict(saved)
-        if ema:
-            ema.model.load_state_dict(state["ema"])
+        if average:
+            average.model.load_state_dict(state["ema"])
         place = state["place"]
         if not all(type(place[name]) is int and place[name] >= 0 for name in ("epoch", "step")):
             raise ValueError(f"epoch {place['epoch']!r} and step {place['step']!r} are no counts")

@@ -38,10 +38,12 @@ def unsettle(model: nn.Module, x: torch.Tensor, seed: int = 1) -> nn.Module:
     randomise(model, seed).eval()
     for router in (module for module in model.modules() if isinstance(module, Router)):
         seen: list[torch.Tensor] = []
-        hook = router.type_head.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        hook = router.signal_heads.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
         model(x)
         hook.remove()
         for head, spread in ((router.type_head, 1), (router.signal_heads, 1 / 3)):
+            if head is None:
+                continue
             answer = head(seen[0])
             head.weight.mul_(spread / answer.std(0)[:, None].clamp(min=1e-3))  # over the images 0 +- spread
             head.bias.copy_(-(head.weight @ seen[0].mean(0)))

@@ -561,3 +561,42 @@ def test_the_detached_form_denies_the_gradient_of_the_decision():
     (fixed,) = torch.autograd.grad(model.classify(x, routing, Branch.MIXTURE)[:, 0].sum(), x)
     (full,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
     assert equal(gradient, fixed) and not equal(gradient, full)
+
+
+# --- Table 3's ablations ---
+
+
+def ablation(name, x, **knob) -> AWNet:
+    config = replace(MODELS[name].narrow(), knob=Knob(p_max=0.0, **knob))
+    return unsettle(create(config, classes=5, channels=x.shape[1]).double(), x).eval()
+
+
+def test_without_a_type_head_every_image_goes_through_bn_adv():
+    x = images()
+    model = ablation("awnet-mixbn", x)
+    assert equal(model(x), model(x, Branch.ADVERSARIAL)) and not equal(model(x), model(x, Branch.CLEAN))
+    assert model.detect(x)[1].isnan().all() and model.forms == ("unmodulated",)
+    assert not any("type_head" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_with_signals_alone_there_is_one_batch_norm(training):
+    """Which branch is asked for is all the same; the fast way is the definition; with omega = 1 it is a ResNet."""
+    x = images()
+    model = ablation("awnet-signals", x).train(training)
+    expected = copy.deepcopy(model).run(x, Branch.HALVES, definition=True).logits
+    for branch in set(Branch) - ({Branch.MIXTURE} if training else set()):
+        assert equal(copy.deepcopy(model)(x, branch), expected)
+    still = ablation("awnet-signals", x, omega=False).train(training)
+    plain = randomise(create(ResNetConfig(width=8), classes=5), seed=2).double().train(training)
+    layers = [still.stem, *(m for block in still.blocks for m in (*block.convs, block.shortcut) if m is not None)]
+    pairs = zip(((layer.conv, layer.bn.all) for layer in layers), layers_of_resnet(plain), strict=True)
+    for mine, its in [*itertools.chain(*(zip(*pair, strict=True) for pair in pairs)), (still.head, plain.head)]:
+        mine.load_state_dict(its.state_dict())
+    assert equal(still(x, Branch.HALVES), plain(x))  # both halves are one batch
+    assert not equal(expected, plain(x))
+
+
+def test_without_a_type_head_nothing_is_weighed():
+    with pytest.raises(Mistake, match="without a type head nobody can tell"):
+        AWNetConfig(router=RouterConfig(type_head=False))

@@ -14,10 +14,14 @@ from awnet.config import from_json, to_json
 from awnet.errors import Mistake
 from awnet.models import (
     MODELS,
+    OAT,
+    AdaptiveSmoothingConfig,
+    AdvMoEResNet,
     Architecture,
     AWNet,
     Branch,
     Detecting,
+    MixedNUTSConfig,
     Normalize,
     RDIResNet,
     RDIResNetConfig,
@@ -33,6 +37,8 @@ from models.randomised import unsettle
 
 NETWORKS = {name: MODELS[name].narrow() for name in MODELS}
 NETWORKS["static mixture"] = StaticMixtureConfig(weight=0.3, sharpness=2.0).narrow()  # has no name of its own
+NETWORKS["mixed nuts"] = MixedNUTSConfig(alpha=0.6).narrow()
+NETWORKS["adaptive smoothing"] = AdaptiveSmoothingConfig(low=0.2, high=0.9).narrow()
 
 each = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
 
@@ -53,8 +59,10 @@ def test_every_parameter_gets_a_gradient(network):
         logits = torch.cat([output.logits, output.routing.type_logits], dim=1)
     elif isinstance(model, RDIResNet):
         logits = model.exits(x)
-    elif isinstance(model, SeparateNet):
-        half = torch.arange(len(x)) < len(x) // 2  # to each network its share
+    elif isinstance(model, OAT):
+        logits = model(x, torch.arange(len(x)) % len(model.lambdas))
+    elif isinstance(model, (SeparateNet, AdvMoEResNet)):
+        half = torch.arange(len(x)) < len(x) // 2  # to each network or expert its share
         decision = model.decide(x, x, "clean", half)
         decision = decision.logits + model.decide(x, x, "adversarial", half).logits, decision.log_odds[:, None]
         logits = torch.cat(decision, dim=1)
@@ -101,7 +109,7 @@ def test_any_size_from_8_pixels_any_channels_any_classes(network, size, channels
 @each
 def test_every_place_of_the_last_map_weighs_the_same(network):
     """Pooling is the mean of the whole map, however large: a bump far above all else moves the logits wherever it is."""
-    if isinstance(network, (SwinConfig, SeparateNetConfig, RDIResNetConfig)):
+    if isinstance(network, (SwinConfig, SeparateNetConfig, AdaptiveSmoothingConfig, RDIResNetConfig)):
         pytest.skip("what pools last is attention, or another network or exit than the one whose convolution runs last")
     model, x = trained(network, size=(20, 20))
     ran = []
@@ -119,7 +127,7 @@ def test_every_place_of_the_last_map_weighs_the_same(network):
         bumps = 1e6 * torch.eye(h * w, dtype=torch.float64).view(h * w, 1, h, w)  # each place in an image of its own
         last.register_forward_hook(lambda module, args, out: out + bumps)
         logits = model(x[:1].expand(h * w, -1, -1, -1))
-    assert logits[0].abs().max() > 1e3 or isinstance(network, StaticMixtureConfig)
+    assert logits[0].abs().max() > 1e3 or isinstance(network, (StaticMixtureConfig, MixedNUTSConfig))
     torch.testing.assert_close(logits, logits[:1].expand(h * w, -1), rtol=1e-2, atol=1e-2 * float(logits.abs().max()))
 
 

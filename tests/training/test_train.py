@@ -28,13 +28,24 @@ from awnet.interrupt import Interrupt
 from awnet.models import create
 from awnet.noise import fold
 from awnet.threat_model import Linf
-from awnet.training import JointConfig, MTARDConfig, PGDATConfig, StandardConfig, TRADESConfig, TrainingConfig, train
+from awnet.training import (
+    DAJATConfig,
+    GATConfig,
+    JointConfig,
+    MTARDConfig,
+    PGDATConfig,
+    StandardConfig,
+    TRADESConfig,
+    TrainingConfig,
+    ViTATConfig,
+    train,
+)
 from awnet.training.objective import Losses, Moment, Objective
 from awnet.training.optimizer import Constant, OneCycle, SGDConfig
 from awnet.training.progress import Progress
 from awnet.training.train import Validation
 from training import curves
-from training.tiny import CLASSES, DYNAMIC, NARROW, dataset, own, teachers
+from training.tiny import CLASSES, DYNAMIC, NARROW, attentive, dataset, own, teachers
 
 THREAT = Linf(0.2)
 STEPS = 3  # an epoch: 24 images in batches of 8
@@ -348,6 +359,23 @@ def static_by_trades() -> dict[str, Any]:
     return {"model": model, "objective": TRADESConfig(steps=1).build(THREAT, {})}
 
 
+def static_by_b_mtard() -> dict[str, Any]:
+    model = create(NARROW, classes=CLASSES, channels=1)
+    return {"model": model, "objective": MTARDConfig(steps=1, temperature_lr=0.1).build(THREAT, teachers())}
+
+
+def own_by_dajat() -> dict[str, Any]:
+    return {"model": own(), "objective": DAJATConfig(steps=1).build(THREAT, {})}
+
+
+def attentive_by_vit_at() -> dict[str, Any]:
+    return {"model": attentive().float(), "objective": ViTATConfig(steps=2, warm_up=0.7).build(THREAT, {})}
+
+
+def static_by_gat() -> dict[str, Any]:
+    return {"model": create(NARROW, classes=CLASSES, channels=1), "objective": GATConfig().build(THREAT, {})}
+
+
 def own_with_dropout() -> dict[str, Any]:
     return {"model": own(dropout=0.5), "objective": PGDATConfig(steps=1).build(THREAT, {})}
 
@@ -356,6 +384,10 @@ RUNS = {
     "awnet by mtard": (awnet_by_mtard, replace(SHORT, ema=0.9, clip=1.0, eps_warm_up=0.5, validate_every=2)),
     "static by trades": (static_by_trades, SHORT),
     "own with dropout": (own_with_dropout, replace(SHORT, ema=0.9)),
+    "own by dajat": (own_by_dajat, replace(SHORT, ema=0.9, eps_warm_up=1.0)),
+    "transformer by vit-at": (attentive_by_vit_at, replace(SHORT, clip=1.0)),
+    "static by gat": (static_by_gat, SHORT),
+    "static by b-mtard": (static_by_b_mtard, replace(SHORT, swa=0.6)),
 }
 
 

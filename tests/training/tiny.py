@@ -12,8 +12,9 @@ from awnet.data import Dataset, Loader
 from awnet.data.dataset import Split
 from awnet.data.loader import Batch
 from awnet.models import AWNet, AWNetConfig, ResNetConfig, RouterConfig, create
+from awnet.models.swin import SwinBlock
 from awnet.noise import Noise
-from models.randomised import unsettle
+from models.randomised import randomise, unsettle
 
 CLASSES = 3
 NARROW = ResNetConfig(depth=10, width=4)
@@ -57,6 +58,34 @@ class Own(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = torch.relu(self.bn(self.conv(self.dropout(x))))
         return self.head(nn.functional.avg_pool2d(features, 2).flatten(1))
+
+
+class Attentive(nn.Module):
+    """A transformer of two blocks, with a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 4, 2, 2)
+        self.bn = nn.BatchNorm2d(4)
+        self.blocks = nn.ModuleList(SwinBlock(4, 2, 4, shifted=False) for _ in range(2))
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.bn(self.patches(x)).permute(0, 2, 3, 1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(tokens.mean((1, 2)))
+
+
+def attentive() -> Attentive:
+    """As if trained: its attention has something to say."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Attentive()
+        randomise(model)
+        for block in model.blocks:
+            nn.init.normal_(block.attention.bias)
+        return model.double().train()
 
 
 def own(seed: int = 0, dropout: float = 0.0) -> Own:
