@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from awnet.cli.detect import Detect
     from awnet.cli.evaluate import Evaluate
     from awnet.cli.export import Export
+    from awnet.cli.nuts import Nuts
     from awnet.data import Dataset
 
 
@@ -45,7 +46,7 @@ def check_told(about: dict[str, Any], path: Path) -> None:
         raise Mistake(f"the checkpoint {path} lacks its {', '.join(missing)}, which `awnet train` writes")
 
 
-def images_for(about: dict[str, Any], options: Evaluate | Calibrate | Detect | Analyse) -> Dataset:
+def images_for(about: dict[str, Any], options: Evaluate | Calibrate | Detect | Analyse | Nuts) -> Dataset:
     """The images that are asked for, which must fit the network."""
     from awnet.config import from_json
     from awnet.data import DataConfig, load

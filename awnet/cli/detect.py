@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -16,15 +16,29 @@ from awnet.cli.arguments import parse
 from awnet.cli.checkpoints import beside, images_for, load_checkpoint
 from awnet.errors import Mistake
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from awnet.threat_model import ThreatModel
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detect:
-    """Judge a checkpoint as a detector: against attacks, on benign changes, and under attackers who mean to evade it."""
+    """Judge a checkpoint as a detector: against attacks, on benign changes, and under attackers who mean to evade it.
+
+    Or with --detectors, other detectors that watch it.
+    """
 
     checkpoint: tyro.conf.Positional[Path]
     """A checkpoint, or a run's folder, whose best checkpoint is meant."""
     attacks: tuple[str, ...] = ("fgsm", "pgd-sat", "cw-inf", "apgd-ce", "fab-t", "square")
     """Which attacks (awnet list attacks), beside those that evade."""
+    detectors: tuple[str, ...] = ()
+    """Judge these side by side (awnet list detectors), each fitted on validation images, instead of the checkpoint's own."""
+    fit_attack: str | None = None
+    """The attack that detectors are fitted under; the one each is judged on by default."""
+    references: int = 1000
+    """A seeded subset of so many training images that detectors know."""
     limit: int | None = 500
     """A seeded subset of so many images."""
     split: Literal["test", "validation", "train"] = "test"
@@ -36,7 +50,7 @@ class Detect:
     eps: float | None = None
     """The radius, such as 8/255; that of its training by default."""
     out: Path | None = None
-    """Where the record goes; a folder beside the checkpoint by default."""
+    """Where the record goes, and beside it that of each of the detectors; a folder beside the checkpoint by default."""
     seed: int = 0
     """Of the attacks."""
     batch_size: int = 128
@@ -58,6 +72,11 @@ def detect(argv: Sequence[str]) -> None:
     model, about = load_checkpoint(options.checkpoint, options.device)
     threat: ThreatModel = from_json(about["threat"], ThreatModel, "threat")
     threat = threat if options.eps is None else replace(threat, eps=options.eps)
+    if options.detectors:
+        side_by_side(options, model, about, threat)
+        return
+    if options.fit_attack:
+        raise Mistake("--fit-attack says what --detectors are fitted under; name some")
     dataset = images_for(about, options)
     out = options.out or beside(options.checkpoint) / "detection"
     if (out / "detection.json").exists():
@@ -79,6 +98,91 @@ def detect(argv: Sequence[str]) -> None:
     for table in _tables(found.figures()):
         Console().print(table)
     print(f"record: {out}")
+
+
+def side_by_side(options: Detect, model: nn.Module, about: dict[str, Any], threat: ThreatModel) -> None:
+    """Judge detectors that watch a checkpoint: against attacks that do not know them, then each against those that do."""
+    from dataclasses import replace
+
+    from awnet.attacks import ATTACKS, Engine
+    from awnet.detection import DETECTORS, Guarded
+    from awnet.evaluation.detection import detection
+    from awnet.evaluation.detectors import compare, known_of
+
+    if options.split != "test":
+        raise Mistake("detectors know training images and are fitted on validation images; judge them on --split test")
+    out = options.out or beside(options.checkpoint) / "detectors"
+    if (out / "detectors.json").exists():
+        raise Mistake(f"{out} holds a record already; choose another --out")
+    chosen = {name: DETECTORS[name] for name in options.detectors}
+    attacks = {name: ATTACKS[name](threat) for name in options.attacks}
+    sets = {split: images_for(about, replace(options, split=split)) for split in ("train", "validation", "test")}
+    if not len(sets["validation"]):
+        raise Mistake("detectors are fitted on validation images, and this run kept none")
+    train = sets["train"].sample(options.references, seed=options.seed)
+    known, judged = (
+        sets[split] if options.limit is None else sets[split].sample(options.limit, seed=options.seed)
+        for split in ("validation", "test")
+    )
+    engine = Engine(batch_size=options.batch_size)
+    said = {"model": str(options.checkpoint), "data": judged.name, "split": judged.split, "seed": options.seed}
+    with Console(stderr=True).status("") as status:
+        found = compare(
+            model,
+            chosen,
+            attacks,
+            train=train,
+            validation=known,
+            test=judged,
+            fit_attack=options.fit_attack,
+            engine=engine,
+            seed=options.seed,
+            watch=status.update,
+        )
+        fit_attack = options.fit_attack or options.attacks[-1]
+        learned = known_of(model, attacks[fit_attack], train=train, validation=known, engine=engine, seed=options.seed)
+        aware = {
+            name: detection(
+                Guarded(config.fit(model, learned)),
+                judged,
+                lambda ball: {name: ATTACKS[name](ball) for name in options.attacks},
+                threat=threat,
+                engine=engine,
+                seed=options.seed,
+                watch=lambda what, name=name: status.update(f"{name}: {what}"),
+            )
+            for name, config in chosen.items()
+        }
+    found.save(out, {**said, "threat": str(threat)})
+    for name, one in aware.items():
+        one.save(out / name, {**said, "detector": name, "fitted under": fit_attack})
+    for table in _side_by_side(found.figures(), {name: one.figures() for name, one in aware.items()}):
+        Console().print(table)
+    print(f"record: {out}")
+
+
+def _side_by_side(figures: dict[str, Any], aware: dict[str, Any]) -> list[Table]:
+    """The AUC of each detector against each attack, and what is left under attackers who know it."""
+    attacks = list(next(iter(figures.values())))
+    told = Table("AUC", *attacks, *(f"{name}, fooled" for name in attacks), box=None, header_style="bold")
+    for name, row in figures.items():
+        told.add_row(name, *(_percent(row[attack][of]) for of in ("AUC", "AUC, fooled") for attack in attacks))
+    rates = list(next(iter(aware.values()))["accuracy with rejection"])
+    left = Table(
+        "right, and no attack evades",
+        *(f"@{_percent(rate)}, {eps}" for rate in rates for eps in ("eps", "eps/2")),
+        box=None,
+        header_style="bold",
+    )
+    for name, row in aware.items():
+        left.add_row(
+            name, *(_percent(share) for rate in rates for share in row["accuracy with rejection"][rate].values())
+        )
+    worst = next(iter(aware.values()))["worst of the attacks"]
+    left.add_row(
+        "no detector, worst of the attacks above", *(_percent(worst[eps]) for _ in rates for eps in ("eps", "eps/2"))
+    )
+    return [told, left]
 
 
 def _tables(figures: dict[str, Any]) -> list[Table]:

@@ -12,14 +12,16 @@ from rich.table import Table
 
 from awnet.cli.arguments import parse
 
+SMALLER = ("gpu/", "small/")  # scales whose recipes repeat those of the paper's own
+
 
 @dataclass(frozen=True, kw_only=True)
 class List:
     """What can be chosen by name."""
 
-    kind: tyro.conf.Positional[Literal["models", "attacks", "protocols", "objectives", "data", "recipes", "all"]] = (
-        "all"
-    )
+    kind: tyro.conf.Positional[
+        Literal["models", "attacks", "detectors", "protocols", "objectives", "data", "recipes", "all"]
+    ] = "all"
     """Which."""
 
 
@@ -32,6 +34,7 @@ def list_names(argv: Sequence[str]) -> None:
     from awnet.data import DATASETS
     from awnet.data.hub import HubSet
     from awnet.data.source import Source
+    from awnet.detection import DETECTORS
     from awnet.evaluation.protocol import protocols
     from awnet.experiment import RECIPES
     from awnet.models import MODELS
@@ -56,6 +59,7 @@ def list_names(argv: Sequence[str]) -> None:
     kinds: dict[str, tuple[Mapping[str, Any], Callable[[Any], str]]] = {
         "models": (MODELS, size),
         "attacks": (ATTACKS, first_line),
+        "detectors": (DETECTORS, first_line),
         "protocols": (protocols(), str),
         "objectives": (OBJECTIVES, loss),
         "data": (DATASETS, source),
@@ -65,7 +69,11 @@ def list_names(argv: Sequence[str]) -> None:
         if options.kind in (kind, "all"):
             table = Table(kind, "", box=None, header_style="bold")
             for name, entry in registry.items():
-                table.add_row(name, describe(entry))
+                if not name.startswith(SMALLER):
+                    table.add_row(name, describe(entry))
+            if kind == "recipes":
+                for prefix in SMALLER:
+                    table.add_row(f"{prefix}…", f"The same systems at scale {prefix[:-1]} (awnet reproduce --help).")
             Console().print(table, "")
 
 
