@@ -379,6 +379,15 @@ MISTAKES = {
     "a record in a file": Case([*EVALUATE[:-1], "RUN/log.csv"], "log.csv"),
     "weight of one": Case(["mix", "RUN", "RUN", "--weight", "1", "--out", "PLACE/new"], "between 0 and 1"),
     "sharpness 0": Case(["mix", "RUN", "RUN", "--sharpness", "0", "--out", "PLACE/new"], "sharpness"),
+    "a detector of other classes": Case(
+        ["mix", "RUN", "RUN", "--detector", "RUN", "--out", "PLACE/new"], "adversarial and clean"
+    ),
+    "a weight beside a detector": Case(
+        ["mix", "RUN", "RUN", "--detector", "RUN", "--weight", "0.2", "--out", "PLACE/new"], "without --detector"
+    ),
+    "softness without a detector": Case(
+        ["mix", "RUN", "RUN", "--soft", "--out", "PLACE/new"], "name one by --detector"
+    ),
     "a mixture over a run": Case(["mix", "RUN", "RUN", "--out", "RUN"], "choose another --out"),
     "a mixture of other classes": Case(
         ["mix", "RUN", "PLACE/three", "--out", "PLACE/new"], "different classes", bad.checkpoint("three", classes=3)

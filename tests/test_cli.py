@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import awnet
@@ -23,6 +24,7 @@ from awnet.config import from_json, to_json
 from awnet.detection.operating_point import OperatingPoint
 from awnet.evaluation.protocol import attacks_of
 from awnet.evaluation.record import Record
+from awnet.models import SeparateNet, SeparateNetConfig
 from awnet.threat_model import Linf, ThreatModel
 from conftest import TINY
 
@@ -148,6 +150,30 @@ def test_mix_writes_a_checkpoint(static: Path, tmp_path: Path) -> None:
     main(["evaluate", str(static), "--attacks", "fgsm", "--limit", "10", "--out", str(alone)])
     # a network mixed with itself decides as it does alone
     assert (Record.load(tmp_path / "record").clean.prediction == Record.load(alone).clean.prediction).all()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_mix_with_a_detector_writes_a_separate_net(own: bool, static: Path, tmp_path: Path) -> None:
+    """The detector is a Separate-Net's, with its bias, or a network of two classes."""
+    clean, about = awnet.load(static), awnet.checkpoint.read_about(static)
+    architecture = from_json(about.pop("architecture"))
+    detector = awnet.create(architecture, classes=2, channels=1, seed=5).eval()
+    saved, out = tmp_path / "detector", tmp_path / "whole"
+    saved.mkdir()
+    if own:
+        said = {**about, "classes": ["adversarial", "clean"]}
+        awnet.checkpoint.save_model(saved, detector, architecture, said)
+    else:
+        config = SeparateNetConfig(clean=architecture, robust=architecture, detector=architecture, bias=0.5)
+        other = SeparateNet(*(awnet.create(architecture, classes=10, channels=1) for _ in range(2)), detector, bias=0.5)
+        awnet.checkpoint.save_model(saved, other, config, about)
+    main(["mix", str(static), str(static), "--detector", str(saved), "--soft", "--out", str(out)])
+    whole = awnet.load(out)
+    assert isinstance(whole, SeparateNet) and whole.soft and whole.bias == (0 if own else 0.5)
+    x = torch.rand(5, 1, 8, 8)
+    of_type = detector(x)
+    torch.testing.assert_close(whole.detect(x)[1], (of_type[:, 1] - of_type[:, 0] + whole.bias).sigmoid())
+    torch.testing.assert_close(whole(x), clean(x).log_softmax(1))  # of two equal networks, whatever the detector says
 
 
 def test_a_saved_experiment_runs_again(static: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from awnet.models import AWNet, AWNetConfig, ResNet, ResNetConfig, RouterConfig
 from awnet.threat_model import Linf
 from awnet.training import JointConfig, MTARDConfig, PGDATConfig, StandardConfig, TrainingConfig
 from awnet.training.optimizer import Constant, SGDConfig
+from awnet.training.overfitting import OverfittingConfig
 from awnet.training.progress import Progress
 
 NARROW = ResNetConfig(depth=10, width=4)
@@ -143,6 +144,17 @@ def test_a_run_is_a_function_of_its_description(tmp_path):
         assert same(other, first) == (change == {"threat": Linf(0.2)})
 
 
+def test_a_training_can_be_watched_for_overfitting(tmp_path, trained):
+    watched = replace(TINY.training, overfitting=OverfittingConfig(images=10, steps=2))
+    out = go(replace(TINY, training=watched), tmp_path / "watched")
+    watch = trained[0]["watch"]
+    assert len(watch.images) == 10 and watch.attacks[1].threat == TINY.threat
+    (row,) = read_about(out)["history"]
+    assert 0 <= row["training_pgd"] <= row["training_fgsm"] + 0.2 <= 1.2
+    go(TINY, tmp_path / "not")
+    assert trained[1]["watch"] is None
+
+
 def test_a_module_instead_of_the_model(tmp_path, trained):
     model = Own()
     out = go(TINY, tmp_path / "run", model=model)
@@ -187,7 +199,8 @@ def test_teachers_from_recipes_are_trained_first_once_and_shared(tmp_path, train
     for recipe, epochs in ((TINY, 1), (PGD_AT, 2)):
         assert read(runs / recipe.name) == replace(recipe, seed=3, threat=Linf(0.1))
         assert read_about(runs / recipe.name / "last")["epoch"] == epochs
-    clean, robust = trained[2]["objective"].over._teachers
+    over = trained[2]["objective"].over
+    clean, robust = over.clean_teacher.network, over.robust_teacher.network
     assert same(clean.state_dict(), weights(runs / "tiny/clean"))
     assert same(robust.state_dict(), weights(runs / "tiny/robust"))
     assert not same(clean.state_dict(), robust.state_dict())
@@ -248,8 +261,9 @@ def test_a_teacher_from_a_checkpoint(tmp_path, trained):
     clean, robust = go(TINY, tmp_path / "a"), go(replace(TINY, seed=1), tmp_path / "b")
     go(with_teachers(str(clean), str(robust / "last")), tmp_path / "student")
     assert len(trained) == 3
-    asked = trained[2]["objective"]._teachers
-    assert same(asked[0].state_dict(), weights(clean)) and same(asked[1].state_dict(), weights(robust / "last"))
+    asked = trained[2]["objective"]
+    assert same(asked.clean_teacher.network.state_dict(), weights(clean))
+    assert same(asked.robust_teacher.network.state_dict(), weights(robust / "last"))
 
 
 def test_teachers_that_cannot_be_had(tmp_path, trained):
@@ -275,7 +289,8 @@ def test_a_teacher_of_other_classes(tmp_path):
 def test_teachers_from_python(tmp_path, trained):
     clean, robust = Own(), Own()
     out = go(STATIC, tmp_path / "run", teachers={"clean": clean, "robust": robust})
-    assert len(trained) == 1 and trained[0]["objective"]._teachers == (clean, robust)
+    (asked,) = (call["objective"] for call in trained)
+    assert asked.clean_teacher.network is clean and asked.robust_teacher.network is robust
     saved = json.loads((out / "experiment.json").read_text())["given"]
     assert set(saved) == {"clean teacher", "robust teacher"} and saved["clean teacher"].endswith("test_experiment.Own")
     assert read_about(out)["given"] == saved
@@ -294,7 +309,7 @@ def test_one_teacher_from_python(tmp_path, trained):
     clean = Falsy()
     go(STATIC, tmp_path / "tiny/static", teachers={"clean": clean})
     assert [call["out"].name for call in trained] == ["robust", "static"]
-    assert trained[1]["objective"]._teachers[0] is clean
+    assert trained[1]["objective"].clean_teacher.network is clean
 
 
 def test_a_role_that_the_objective_does_not_have(tmp_path, trained):

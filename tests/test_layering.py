@@ -16,15 +16,16 @@ errors interrupt folders json_file noise types registry config threat_model loss
 data
 models
 checkpoint
-attacks detection
+attacks
+detection
 training evaluation conformance
 analysis
 report
 experiment
 recipes
-export hub
+export hub public
 awnet
-demo
+demo reproduce
 cli
 """
 NEVER = {("report", "attacks"), ("report", "training")}  # a report reads records: it reruns and trains nothing

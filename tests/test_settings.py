@@ -18,7 +18,7 @@ from awnet.models.resnet_cifar import ResNetCifarConfig
 from awnet.models.static_mixture import StaticMixtureConfig
 from awnet.models.wide_resnet import WideResNetConfig
 from awnet.threat_model import L1, L2, Linf
-from awnet.training import JointConfig, MTARDConfig, PGDATConfig, TRADESConfig, TrainingConfig
+from awnet.training import AdvMoEConfig, JointConfig, MTARDConfig, PGDATConfig, TRADESConfig, TrainingConfig
 from awnet.training.optimizer import OneCycle, SGDConfig, StepDecay
 
 Mixture = StaticMixtureConfig
@@ -55,6 +55,8 @@ NONSENSE = [
     *[(partial(TRADESConfig, beta=beta), "beta") for beta in (-1.0, inf, nan)],
     *[(partial(PGDATConfig, clean_weight=weight), "clean_weight") for weight in (-1.0, inf, nan)],
     *[(partial(JointConfig, type_weight=weight), "type_weight") for weight in (-1.0, inf, nan)],
+    *[(partial(AdvMoEConfig, beta=beta), "beta") for beta in (-1.0, inf, nan)],
+    *[(partial(AdvMoEConfig, alpha=alpha), "alpha") for alpha in (-1.0, inf, nan)],
     *[(partial(MTARDConfig, tau=tau), "tau") for tau in (0.0, inf, nan)],
     *[(partial(MTARDConfig, kd_scale=scale), "kd_scale") for scale in (0.0, inf, nan)],
     *[(partial(MTARDConfig, weight_lr=lr), "weight_lr") for lr in (-0.1, 1.1, nan)],

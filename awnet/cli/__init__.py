@@ -1,5 +1,5 @@
-"""The command line: awnet train | evaluate | verify | detect | analyse | calibrate | predict | mix | export | report | list |
-demo.
+"""The command line: awnet train | evaluate | verify | detect | analyse | calibrate | predict | import | mix | nuts |
+turn | export | report | list | demo.
 
 Each command reads what the one before it wrote. A user's mistake gets one sentence and exit code 2, Ctrl-C 130.
 """
@@ -16,11 +16,15 @@ from awnet.cli.demo import demo
 from awnet.cli.detect import detect
 from awnet.cli.evaluate import evaluate
 from awnet.cli.export import export
+from awnet.cli.import_public import import_public
 from awnet.cli.list import list_names
 from awnet.cli.mix import mix
+from awnet.cli.nuts import nuts
 from awnet.cli.predict import predict
 from awnet.cli.report import report
+from awnet.cli.reproduce import reproduce
 from awnet.cli.train import train
+from awnet.cli.turn import turn
 from awnet.cli.verify import verify
 from awnet.errors import Mistake, unknown
 
@@ -33,9 +37,13 @@ HELP = """awnet: train, attack and judge image classifiers
   awnet analyse weights RUN how training has spread its filters, and what omega does to them
   awnet calibrate RUN       set when an image looks attacked, on clean images
   awnet predict IMAGE...    classify images, and say whether they look attacked
+  awnet import FILE         make a checkpoint of public weights in their authors' format
   awnet mix CLEAN ROBUST    make the static mixture of two checkpoints
+  awnet nuts CLEAN ROBUST   make their nonlinear static mixture, MixedNUTS, set on validation images
+  awnet turn RUN            choose the balance of an OAT network
   awnet export RUN          write it as ONNX, as a PyTorch program, or as a folder for the Hugging Face hub
   awnet report RECORD...    turn records into one page
+  awnet reproduce [TABLE]   the paper's tables and figures, its numbers and ours side by side
   awnet list [KIND]         models, attacks, protocols, objectives, data, recipes
   awnet demo                the whole way on embedded images, in minutes
 
@@ -49,9 +57,13 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "detect": detect,
     "analyse": analyse,
     "predict": predict,
+    "import": import_public,
     "mix": mix,
+    "nuts": nuts,
+    "turn": turn,
     "export": export,
     "report": report,
+    "reproduce": reproduce,
     "list": list_names,
     "demo": demo,
 }

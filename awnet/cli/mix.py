@@ -1,11 +1,11 @@
-"""awnet mix: the static mixture of two checkpoints."""
+"""awnet mix: one network from two: the static mixture, or with a detector a Separate-Net."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -13,10 +13,17 @@ from awnet.cli.arguments import parse
 from awnet.cli.checkpoints import load_checkpoint
 from awnet.errors import Mistake
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from awnet.models.model import Architecture
+
+    Part = tuple[nn.Module, Architecture]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Make the static mixture of two checkpoints' probabilities, as a checkpoint of its own."""
+    """Make one network of two checkpoints: the mixture of their probabilities, or with a detector a Separate-Net."""
 
     clean: tyro.conf.Positional[Path]
     """The accurate network."""
@@ -28,33 +35,71 @@ class Mix:
     """Of the clean network's probabilities."""
     sharpness: float = 1.0
     """What the robust network's logits are multiplied by."""
+    detector: Path | None = None
+    """A Separate-Net whose detector is to choose between the two, or a network of the classes adversarial and clean."""
+    soft: bool = False
+    """Whether the detector mixes the two by P(clean) instead of choosing one."""
 
 
 def mix(argv: Sequence[str]) -> None:
-    """Write the static mixture of two checkpoints."""
+    """Write a network that is made of two."""
     from awnet.checkpoint import save_model
-    from awnet.config import from_json
     from awnet.folders import replace_folder
-    from awnet.models.model import Architecture, parameter_count
-    from awnet.models.static_mixture import StaticMixture, StaticMixtureConfig
+    from awnet.models.model import parameter_count
 
     options = parse(Mix, argv, "awnet mix")
     (clean, about_clean), (robust, about) = (load_checkpoint(path, "cpu") for path in (options.clean, options.robust))
     for what in ("classes", "shape"):
         if about_clean[what] != about[what]:
             raise Mistake(f"the two networks have different {what}: {few(about_clean[what])} and {few(about[what])}")
-    parts = (from_json(a["architecture"], Architecture, "architecture") for a in (about_clean, about))
     if options.out.exists():
         raise Mistake(f"{options.out} is there already; choose another --out, or remove it")
-    config = StaticMixtureConfig(
-        **dict(zip(("clean", "robust"), parts, strict=True)), weight=options.weight, sharpness=options.sharpness
-    )
-    mixture = StaticMixture(clean, robust, weight=options.weight, sharpness=options.sharpness)
+    parts = (clean, _architecture(about_clean)), (robust, _architecture(about))
+    network, config = _mixture(options, *parts) if options.detector is None else _separate_net(options, *parts)
     kept = {name: about[name] for name in ("classes", "shape", "data", "threat", "selection", "provenance")}
-    said = {**kept, "parameters": parameter_count(mixture), "of": [str(options.clean), str(options.robust)]}
+    paths = [path for path in (options.clean, options.robust, options.detector) if path]
+    said = {**kept, "parameters": parameter_count(network), "of": [str(path) for path in paths]}
     said |= {"history": [], "experiment": None, "given": {}, "epoch": 0}
-    replace_folder(options.out, lambda folder: save_model(folder, mixture, config, said))
+    replace_folder(options.out, lambda folder: save_model(folder, network, config, said))
     print(f"mixture: {options.out}; next: awnet evaluate {options.out}")
+
+
+def _architecture(about: dict[str, Any]) -> Architecture:
+    from awnet.config import from_json
+    from awnet.models.model import Architecture
+
+    return from_json(about["architecture"], Architecture, "architecture")
+
+
+def _mixture(options: Mix, clean: Part, robust: Part) -> Part:
+    from awnet.models.static_mixture import StaticMixture, StaticMixtureConfig
+
+    if options.soft:
+        raise Mistake("--soft says how a detector mixes the two networks; name one by --detector")
+    weight, sharpness = options.weight, options.sharpness
+    config = StaticMixtureConfig(clean=clean[1], robust=robust[1], weight=weight, sharpness=sharpness)
+    return StaticMixture(clean[0], robust[0], weight=weight, sharpness=sharpness), config
+
+
+def _separate_net(options: Mix, clean: Part, robust: Part) -> Part:
+    from awnet.models.separate_net import SeparateNet, SeparateNetConfig
+
+    if (options.weight, options.sharpness) != (Mix.weight, Mix.sharpness):
+        raise Mistake("--weight and --sharpness are of a mixture without --detector")
+    assert options.detector is not None
+    detector, about = load_checkpoint(options.detector, "cpu")
+    described, bias = _architecture(about), 0.0
+    if isinstance(detector, SeparateNet) and isinstance(described, SeparateNetConfig):
+        if described.mean or described.std:
+            raise Mistake(f"{options.detector} normalises before its parts, so its detector cannot stand by itself")
+        detector, described, bias = detector.detector, described.detector, described.bias
+    elif about["classes"] != ["adversarial", "clean"]:
+        raise Mistake(
+            "a detector is a Separate-Net's, or a network of the classes adversarial and clean, in this order; "
+            f"{options.detector} has {few(about['classes'])}"
+        )
+    config = SeparateNetConfig(clean=clean[1], robust=robust[1], detector=described, bias=bias, soft=options.soft)
+    return SeparateNet(clean[0], robust[0], detector, bias=bias, soft=options.soft), config
 
 
 def few(names: Sequence[Any]) -> str:

@@ -13,11 +13,13 @@ from typing import Any
 
 from awnet.data import DataConfig
 from awnet.experiment import RECIPES, Experiment, Selection
-from awnet.models.awnet import AWNetConfig
+from awnet.models.awnet import AWNetConfig, Knob
 from awnet.models.model import MODELS
 from awnet.models.preact_resnet import PreActResNetConfig
 from awnet.models.resnet_cifar import ResNetCifarConfig
+from awnet.models.separate_net import SeparateNetConfig
 from awnet.recipes.scale import FULL, SCALES, Scale
+from awnet.training.advmoe import AdvMoEConfig
 from awnet.training.hat import HATConfig
 from awnet.training.joint import JointConfig
 from awnet.training.mart import MARTConfig
@@ -25,9 +27,13 @@ from awnet.training.mtard import MTARDConfig
 from awnet.training.objective import ObjectiveConfig
 from awnet.training.optimizer import OneCycle, SGDConfig, StepDecay
 from awnet.training.pgd_at import PGDATConfig
+from awnet.training.rdi import RDIConfig
+from awnet.training.rslad import RSLADConfig
 from awnet.training.standard import StandardConfig
 from awnet.training.trades import TRADESConfig
 from awnet.training.train import TrainingConfig
+from awnet.training.type_detector import TypeDetectorConfig
+from awnet.training.vit_at import ViTATConfig
 
 CIFAR10, CIFAR100, TINY = "cifar10", "cifar100", "tiny-imagenet"
 EVERYWHERE = (CIFAR10, CIFAR100, TINY)
@@ -41,6 +47,20 @@ HAT = TrainingConfig(
     optimizer=SGDConfig(lr=0.21, weight_decay=5e-4, nesterov=True),
     schedule=OneCycle(warm_up=0.25),
 )
+VIT = TrainingConfig(
+    epochs=40,
+    batch_size=64,
+    optimizer=SGDConfig(weight_decay=1e-4),
+    schedule=StepDecay(milestones=(35 / 40, 38 / 40)),
+    clip=1.0,
+)
+RDI = TrainingConfig(  # 64,000 steps
+    epochs=164,
+    batch_size=128,
+    optimizer=SGDConfig(weight_decay=1e-4),
+    schedule=StepDecay(milestones=(0.5, 0.75)),
+)
+ADVMOE = TrainingConfig(batch_size=128, optimizer=SGDConfig(weight_decay=5e-4), schedule=OneCycle(warm_up=0.0))
 MART = TrainingConfig(
     epochs=120,
     batch_size=128,
@@ -141,6 +161,23 @@ def _awnet_trades(at: At) -> Experiment:
     return at.dynamic("awnet-trades", JointConfig(over=TRADESConfig(**at.inner())))
 
 
+@system("awnet-signals", CIFAR10, says="AW-Net with signals alone, without MixBN and type head (Table 3).")
+def _signals(at: At) -> Experiment:
+    return _ablation(at, "awnet-signals", mix=False)
+
+
+@system("awnet-mixbn", CIFAR10, says="AW-Net with MixBN and without type head: BN_adv for all images (Table 3).")
+def _mixbn(at: At) -> Experiment:
+    return _ablation(at, "awnet-mixbn", mix=True)
+
+
+def _ablation(at: At, name: str, *, mix: bool) -> Experiment:
+    found = at.dynamic(name, JointConfig(over=at.mtard()))
+    assert isinstance(found.model, AWNetConfig)
+    router, knob = replace(found.model.router, type_head=False), Knob(p_max=0.0)
+    return replace(found, model=replace(found.model, router=router, mix=mix, knob=knob))
+
+
 def _beta(beta: int) -> None:
     name = f"awnet-beta{beta}"
 
@@ -172,6 +209,57 @@ def _mobilenet(at: At) -> Experiment:
     return _on_clean_images(at, "mobilenet", at.scale.network("mobilenet_v2"))
 
 
+@system(
+    "separate-net",
+    CIFAR10,
+    says="Separate-Net: its detector over the two networks above, which stay as they are (Table 4).",
+)
+def _separate(at: At) -> Experiment:
+    return _separate_net(at, "separate-net", "18")
+
+
+@system("separate-net-l", CIFAR10, says="Separate-Net-L, whose robust network is the ResNet-34 (Table 4).")
+def _separate_l(at: At) -> Experiment:
+    return _separate_net(at, "separate-net-l", "34")
+
+
+def _separate_net(at: At, name: str, depth: str) -> Experiment:
+    clean, robust, detector = (at.scale.network(part) for part in ("mobilenet_v2", f"resnet{depth}", "resnet18"))
+    objective = TypeDetectorConfig(
+        clean_teacher=at.name("mobilenet"), robust_teacher=at.name(f"trades-resnet{depth}"), **at.inner()
+    )
+    found = at.experiment(
+        name, "resnet18", objective, model=SeparateNetConfig(clean=clean, robust=robust, detector=detector)
+    )
+    optimizer = found.training.optimizer  # the detector learns as slowly as AW-Net's router
+    return replace(found, training=replace(found.training, optimizer=replace(optimizer, lr=optimizer.router_lr)))
+
+
+@system(
+    "rdi-resnet38", CIFAR10, says="RDI-ResNet-38: seven exits, each trained against the attack on their mean (Table 8)."
+)
+def _rdi(at: At) -> Experiment:
+    # an attack on each exit, of which the worst is kept, as published, costs four times as much
+    objective = RDIConfig(**at.inner()) if at.scale is FULL else RDIConfig(inner="average", **at.inner())
+    return at.as_published(at.experiment("rdi-resnet38", "rdi-resnet38", objective), RDI)
+
+
+@system("advmoe", CIFAR10, says="ADVMOE: two experts a layer, chosen for each image by a router (Table 8).")
+def _advmoe(at: At) -> Experiment:
+    found = at.experiment("advmoe", "advmoe-resnet18", AdvMoEConfig())  # two inner steps, as published
+    return at.as_published(found, ADVMOE)
+
+
+def _standard_of(name: str, network: str, says: str) -> None:
+    system(name, CIFAR10, says=says)(lambda at: _on_clean_images(at, name, at.scale.network(network)))
+
+
+_standard_of("standard-resnet18", "resnet18", "ResNet-18 on clean images (Fig. 1).")
+_standard_of("standard-resnet50", "resnet50", "ResNet-50 on clean images (Fig. 3).")
+_standard_of("standard-wrn-34-8", "wrn-34-8", "WideResNet-34-8 on clean images (Fig. 3).")
+_static("mobilenet-mtard", "mobilenet_v2", "MobileNet-V2 by MTARD (Fig. 3).", CIFAR10)
+
+
 @system("hat-resnet18", CIFAR10, says="ResNet-18 by HAT (Table 9).")
 def _hat_18(at: At) -> Experiment:
     return _hat(at, "hat-resnet18", "resnet18")
@@ -191,6 +279,32 @@ def _hat(at: At, name: str, network: str) -> Experiment:
 def _mart(at: At) -> Experiment:
     found = at.experiment("mart-resnet18", "resnet18", MARTConfig(**at.inner()))
     return at.as_published(found, MART)
+
+
+@system("rslad-resnet18", CIFAR10, says="ResNet-18 by RSLAD (Fig. 1).")
+def _rslad(at: At) -> Experiment:
+    given = {} if at.scale.kd_scale is None else {"kd_scale": at.scale.kd_scale}
+    objective = RSLADConfig(robust_teacher=at.scale.teachers[at.data][1], **given, **at.inner())
+    return at.experiment("rslad-resnet18", "resnet18", objective)
+
+
+@system(
+    "swin-t",
+    CIFAR10,
+    says="Swin-Tiny by the recipe of Mo et al. (Table 8); theirs starts from ImageNet weights (--init).",
+)
+def _swin_t(at: At) -> Experiment:
+    return _swin(at, "swin-t")
+
+
+@system("swin-s", CIFAR10, says="Swin-Small by the recipe of Mo et al. (Table 8).")
+def _swin_s(at: At) -> Experiment:
+    return _swin(at, "swin-s")
+
+
+def _swin(at: At, name: str) -> Experiment:
+    found = at.as_published(at.experiment(name, name, ViTATConfig(**at.inner())), VIT)
+    return replace(found, training=replace(found.training, clip=1.0))
 
 
 @system("standard", *EVERYWHERE, says="The clean teacher: a network that sees clean images only.")
@@ -244,6 +358,12 @@ def wrn_22_6() -> Experiment:
 def wrn_70_16() -> Experiment:
     """The robust teacher of MTARD and of the paper on CIFAR-100 (Gowal et al.; its weights are public)."""
     return At(CIFAR100, FULL).experiment("wrn-70-16", "wrn-70-16", TRADESConfig(), training=TRADES)
+
+
+@RECIPES.register("cifar10/wrn-70-16")
+def surrogate() -> Experiment:
+    """The network whose adversarial images Table 6 shows to the others (Gowal et al.; its weights are public)."""
+    return At(CIFAR10, FULL).experiment("wrn-70-16", "wrn-70-16", TRADESConfig(), training=TRADES)
 
 
 def recipes_at(scale: Scale) -> Iterator[tuple[str, Callable[[], Experiment]]]:

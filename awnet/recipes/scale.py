@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from awnet.models.advmoe import AdvMoEResNetConfig
 from awnet.models.awnet import AWNetConfig
 from awnet.models.mobilenet_v2 import MobileNetV2Config
 from awnet.models.model import MODELS, Architecture
 from awnet.models.rdi import RDIResNetConfig
 from awnet.models.repvgg import RepVGGConfig
 from awnet.models.resnet import ResNetConfig
+from awnet.models.resnet_cifar import ResNetCifarConfig
 from awnet.models.router import RouterConfig
 from awnet.models.swin import SwinConfig
 from awnet.models.vgg import VGGConfig
@@ -25,6 +27,7 @@ class Scale:
 
     Attributes:
         name: of the scale.
+        says: what it is, for people.
         networks: in place of those of the paper, by their names in `MODELS`; what is not here stays as large as it is.
         training: of AW-Net, and of every network but the following.
         static: of the networks that AW-Net is compared with.
@@ -34,10 +37,14 @@ class Scale:
         kd_scale: of distillation; None: as published.
         selection: so many validation images choose the best checkpoint.
         teachers: for each data set, the recipes of the clean and of the robust one.
+        surrogates: for each data set, the recipe of the network whose adversarial images are shown to the others.
         seeds: how many trainings there are of the rows on which the paper's claims rest.
+        images: so many test images are attacked; None: all.
+        few: so many where it takes longest, by AutoAttack and the adaptive suite; None: all.
     """
 
     name: str
+    says: str
     networks: Mapping[str, Architecture]
     training: TrainingConfig
     static: TrainingConfig
@@ -48,7 +55,10 @@ class Scale:
     kd_scale: float | None = None
     selection: int = 1000
     teachers: Mapping[str, tuple[str, str]]
+    surrogates: Mapping[str, str]
     seeds: int = 1
+    images: int | None = None
+    few: int | None = None
 
     @property
     def prefix(self) -> str:
@@ -65,6 +75,7 @@ class Scale:
 PAPER = TrainingConfig()
 FULL = Scale(
     name="full",
+    says="The paper's own networks, trainings and images: days of a modern GPU. It was never run here.",
     networks={},
     training=PAPER,
     static=replace(PAPER, epochs=300, batch_size=128, schedule=StepDecay(milestones=(215 / 300, 260 / 300, 285 / 300))),
@@ -75,6 +86,7 @@ FULL = Scale(
         "cifar100": ("cifar100/wrn-22-6", "cifar100/wrn-70-16"),
         "tiny-imagenet": ("tiny-imagenet/standard", "tiny-imagenet/trades"),
     },
+    surrogates={"cifar10": "cifar10/wrn-70-16", "cifar100": "cifar100/wrn-70-16"},
 )
 
 # What we expect one modern GPU to train in about half an hour a network; never run so far.
@@ -83,6 +95,7 @@ HALF_AN_HOUR = replace(
 )  # fmt: skip
 GPU = Scale(
     name="gpu",
+    says="The paper's networks, trained for what we expect to be half an hour of one modern GPU each. It was never run here.",
     networks={},
     training=HALF_AN_HOUR,
     static=HALF_AN_HOUR,
@@ -92,6 +105,7 @@ GPU = Scale(
     step_size=0.4,
     kd_scale=1.0,
     teachers={name: (f"gpu/{name}/standard", f"gpu/{name}/trades") for name in FULL.teachers},
+    surrogates={"cifar10": "gpu/cifar10/hat-wrn-34-10", "cifar100": "gpu/cifar100/trades"},
 )
 
 # Two CPU cores: networks of AW-Net's 0.7 million parameters, two inner steps that span the ball, two epochs.
@@ -102,6 +116,12 @@ TWO_EPOCHS = TrainingConfig(
 )  # fmt: skip
 SMALL = Scale(
     name="small",
+    says=(
+        "Real images and narrow networks: 0.7 million parameters for AW-Net and for the networks that it is compared with "
+        "(0.3 where the paper has a ResNet-18), two epochs of two inner steps on all training images, in bfloat16 where it is "
+        "safe. 1,000 test images are attacked, 300 of them by AutoAttack and the adaptive suite. The networks are named as in "
+        "the paper. Numbers of this size compare systems under equal and small training; they are not the paper's numbers."
+    ),
     networks={
         "resnet18": QUARTER,
         "resnet34": replace(QUARTER, depth=18),
@@ -116,6 +136,7 @@ SMALL = Scale(
         "mobilenet_v2": MobileNetV2Config(width=0.2),
         "awnet": AWNetConfig(base=QUARTER, router=RouterConfig(backbone=QUARTER)),
         "awnet-l": AWNetConfig(base=replace(QUARTER, depth=18), router=RouterConfig(backbone=QUARTER)),
+        "advmoe-resnet18": AdvMoEResNetConfig(base=replace(QUARTER, width=27), router=ResNetCifarConfig(depth=20)),
     },
     training=TWO_EPOCHS,
     static=TWO_EPOCHS,
@@ -130,7 +151,10 @@ SMALL = Scale(
         "cifar100": ("small/cifar100/standard", "small/cifar100/pgd-at"),
         "tiny-imagenet": ("small/tiny-imagenet/standard", "small/tiny-imagenet/pgd-at"),
     },
+    surrogates={"cifar10": "small/cifar10/hat-wrn-34-10", "cifar100": "small/cifar100/pgd-at"},
     seeds=3,
+    images=1000,
+    few=300,
 )
 
 SCALES: Mapping[str, Scale] = {scale.name: scale for scale in (FULL, GPU, SMALL)}

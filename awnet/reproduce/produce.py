@@ -1,0 +1,132 @@
+"""From the names of tables and figures to their pages: run what is missing, show what is there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+
+from awnet.errors import Mistake
+from awnet.folders import replace_file
+from awnet.report.svg import standalone
+from awnet.reproduce import table5
+from awnet.reproduce.bench import Bench, Job, needs
+from awnet.reproduce.figures import by_line, weight_figure
+from awnet.reproduce.measured import claims, measured
+from awnet.reproduce.printed import CIFAR10, FIGURES, TABLE5, TABLES, WeightFigure
+from awnet.reproduce.show import markdown, rich_measured, sentence
+
+ALL = (*TABLES, TABLE5.name, *FIGURES)
+
+
+def produce(
+    bench: Bench, names: Sequence[str], *, console: Console, only: Sequence[str] = (), run: bool = True, jobs: int = 1
+) -> None:
+    """Run what some tables and figures need, print each and write it as a page.
+
+    Args:
+        bench: where, and how large.
+        names: of tables and figures.
+        console: where they are printed.
+        only: these systems alone.
+        run: whether what is missing is trained and attacked.
+        jobs: networks at a time.
+
+    Raises:
+        Mistake: a name of `only` is in none of them, or a training or an evaluation failed.
+    """
+    tables = [TABLES[name] for name in names if name in TABLES]
+    folder = bench.out / bench.scale.name
+    if run:
+        todo = needs(bench, tables, only)
+        if only and tables and not todo:
+            raise Mistake(f"none of {', '.join(only)} is in {', '.join(names)}")
+        _run(bench, todo, console, jobs)
+    for table in tables:
+        found = measured(bench, table)
+        console.print(f"[bold]{table.name}: {table.title}[/] (scale: {bench.scale.name})\n", highlight=False)
+        for shown in rich_measured(found):
+            console.print(shown, "")
+        for claim in claims(found):
+            console.print(f"- {sentence(claim)}", highlight=False)
+        page = markdown(bench, found, folder)
+        if table.name.startswith("fig"):
+            replace_file(folder / f"{table.name}.svg", standalone(by_line(found)))
+            page += f"\n![{table.title}]({table.name}.svg)\n"
+        replace_file(folder / f"{table.name}.md", page)
+    if TABLE5.name in names:
+        if run:
+            for system in table5.watched():
+                if not only or system in only:
+                    table5.judge(bench, system, lambda what: console.print(what, highlight=False))
+        page = table5.page(bench, folder)
+        console.print(Markdown(page), "")
+        replace_file(folder / f"{TABLE5.name}.md", page)
+    for name in names:
+        if name in FIGURES:
+            if run:
+                _train(bench, FIGURES[name], console)
+            console.print(Markdown(weight_figure(bench, FIGURES[name], folder)), "")
+    replace_file(folder / "README.md", _everything(bench, folder))
+
+
+def _everything(bench: Bench, folder: Path) -> str:
+    """One page of all tables and figures that have one, opened by how many of the paper's claims hold here."""
+    verdicts = Counter(claim.verdict for table in TABLES.values() for claim in claims(measured(bench, table)))
+    tally = ", ".join(
+        f"{verdicts[said]} {said}" for said in ("holds", "not distinguishable", "does not hold", "not run")
+    )
+    pages = [folder / f"{name}.md" for name in sorted(ALL, key=_number)]
+    opening = (
+        f"# The paper's tables and figures at scale `{bench.scale.name}`\n\n{bench.scale.says}\n\n"
+        f"`awnet reproduce --scale {bench.scale.name}` makes this page, runs what is missing and resumes what is there. "
+        "A claim is that a system has a higher A_w under an attack than the best of its rivals in a table. It holds here where "
+        "the difference, paired by image and with its 95 % interval over images (and over trainings, where there are several), "
+        f"lies above zero. Of {verdicts.total()} claims: {tally}.\n\n"
+    )
+    return opening.replace("A_w", "A\\_w") + "\n".join(
+        page.read_text(encoding="utf-8") for page in pages if page.exists()
+    )
+
+
+def _number(name: str) -> tuple[str, int]:
+    """Tables before figures, each by its number."""
+    digits = name.lstrip("abcdefghijklmnopqrstuvwxyz")
+    return {"table": "a", "fig": "b"}[name.removesuffix(digits)], int(digits)
+
+
+def _train(bench: Bench, figure: WeightFigure, console: Console) -> None:
+    for group in figure.groups.values():
+        for system in group:
+            bench.train(CIFAR10, system, watch=lambda what: console.print(what, highlight=False))
+
+
+def _run(bench: Bench, todo: Sequence[Job], console: Console, jobs: int) -> None:
+    """Each job, one after the other or several at a time; the first failure ends it, once the others are done."""
+
+    def said(what: str) -> None:
+        console.print(what, highlight=False)
+
+    if jobs == 1:
+        for job in todo:
+            bench.attack(job, said)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        running: dict[Future[None], Job] = {pool.submit(bench.attack, job): job for job in todo}
+        try:
+            for future in as_completed(running):
+                future.result()
+                said(f"done: {running[future]}")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
