@@ -154,7 +154,7 @@ def _told(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def needs(bench: Bench, tables: Iterable[Table], only: Iterable[str] = ()) -> list[Job]:
-    """What some tables need, each network once, in their order; `only` some systems."""
+    """What some tables need, each network once, in their order, further seeds last; `only` some systems."""
     found: dict[tuple[str, str, int], list[str]] = {}
     for table, data, system in _asked(tables):
         if only and system not in only:
@@ -162,7 +162,7 @@ def needs(bench: Bench, tables: Iterable[Table], only: Iterable[str] = ()) -> li
         for seed in bench.seeds(data, system):
             batteries = found.setdefault((data, system, seed), [])
             batteries += [name for name in map(battery, table.attacks) if name not in batteries]
-    return [Job(*key, tuple(batteries)) for key, batteries in found.items()]
+    return sorted((Job(*key, tuple(batteries)) for key, batteries in found.items()), key=lambda job: job.seed)
 
 
 def _asked(tables: Iterable[Table]) -> Iterator[tuple[Table, str, str]]:
