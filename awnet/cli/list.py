@@ -12,6 +12,11 @@ from rich.table import Table
 
 from awnet.cli.arguments import parse
 
+MIXTURES = {  # of any two networks, so they have no size of their own
+    "static mixture": "Two networks' probabilities, averaged (awnet mix).",
+    "MixedNUTS": "The same after a nonlinear transform of the robust logits (awnet nuts).",
+    "adaptive smoothing": "The same with a weight for each image (awnet train cifar10/adaptive-smoothing).",
+}
 SMALLER = ("gpu/", "small/")  # scales whose recipes repeat those of the paper's own
 
 
@@ -71,6 +76,9 @@ def list_names(argv: Sequence[str]) -> None:
             for name, entry in registry.items():
                 if not name.startswith(SMALLER):
                     table.add_row(name, describe(entry))
+            if kind == "models":
+                for name, says in MIXTURES.items():
+                    table.add_row(name, says)
             if kind == "recipes":
                 for prefix in SMALLER:
                     table.add_row(f"{prefix}…", f"The same systems at scale {prefix[:-1]} (awnet reproduce --help).")

@@ -20,7 +20,7 @@ class Reproduce:
     """Train and attack what tables and figures of the paper need, where it is not there, and set ours beside its numbers."""
 
     what: tyro.conf.Positional[tuple[str, ...]] = ()
-    """table1 … table11, fig1, fig3, fig4, fig5; all of them where none is named."""
+    """table1 … table11, fig1, fig3, fig4, fig5, and own-best and rivals, which the paper has not; all where none is named."""
     scale: Literal["full", "gpu", "small"] = "small"
     """full: the paper's own settings; gpu: about half an hour of one modern GPU a network (an estimate); small: narrow networks
     and two epochs, for two CPU cores."""

@@ -13,17 +13,22 @@ from typing import Any
 
 from awnet.data import DataConfig
 from awnet.experiment import RECIPES, Experiment, Selection
+from awnet.models.adaptive_smoothing import AdaptiveSmoothingConfig
 from awnet.models.awnet import AWNetConfig, Knob
 from awnet.models.model import MODELS
+from awnet.models.oat import OATConfig
 from awnet.models.preact_resnet import PreActResNetConfig
+from awnet.models.resnet import ResNetConfig
 from awnet.models.resnet_cifar import ResNetCifarConfig
 from awnet.models.separate_net import SeparateNetConfig
 from awnet.recipes.scale import FULL, SCALES, Scale
+from awnet.training.adaptive_smoothing import MixingConfig
 from awnet.training.advmoe import AdvMoEConfig
 from awnet.training.hat import HATConfig
 from awnet.training.joint import JointConfig
 from awnet.training.mart import MARTConfig
 from awnet.training.mtard import MTARDConfig
+from awnet.training.oat import OnceForAllConfig
 from awnet.training.objective import ObjectiveConfig
 from awnet.training.optimizer import OneCycle, SGDConfig, StepDecay
 from awnet.training.pgd_at import PGDATConfig
@@ -250,6 +255,32 @@ def _advmoe(at: At) -> Experiment:
     return at.as_published(found, ADVMOE)
 
 
+@system(
+    "oat",
+    CIFAR10,
+    says="OAT on ResNet-18, its lambda chosen afterwards; a rival that is not in the paper.",
+)
+def _oat(at: At) -> Experiment:
+    base = at.scale.network("resnet18")
+    assert isinstance(base, ResNetConfig)
+    model = OATConfig(base=base)
+    return at.experiment("oat", "resnet18", OnceForAllConfig(**at.inner()), model=model)
+
+
+@system(
+    "adaptive-smoothing",
+    CIFAR10,
+    says="Adaptive smoothing of two ResNet-18; a rival that is not in the paper.",
+)
+def _adaptive_smoothing(at: At) -> Experiment:
+    part = at.scale.network("resnet18")
+    objective = MixingConfig(
+        clean_teacher=at.name("standard-resnet18"), robust_teacher=at.name("trades-resnet18"), **at.inner()
+    )
+    model = AdaptiveSmoothingConfig(clean=part, robust=part)
+    return at.experiment("adaptive-smoothing", "resnet18", objective, model=model)
+
+
 def _standard_of(name: str, network: str, says: str) -> None:
     system(name, CIFAR10, says=says)(lambda at: _on_clean_images(at, name, at.scale.network(network)))
 
@@ -351,19 +382,19 @@ def wrn_34_10() -> Experiment:
 @RECIPES.register("cifar100/wrn-22-6")
 def wrn_22_6() -> Experiment:
     """The clean teacher of MTARD and of the paper on CIFAR-100."""
-    return _on_clean_images(At(CIFAR100, FULL), "wrn-22-6", MODELS["wrn-22-6"])
+    return _on_clean_images(At(CIFAR100, FULL), "wrn-22-6", MODELS["wrn-22-6-swish"])
 
 
 @RECIPES.register("cifar100/wrn-70-16")
 def wrn_70_16() -> Experiment:
     """The robust teacher of MTARD and of the paper on CIFAR-100 (Gowal et al.; its weights are public)."""
-    return At(CIFAR100, FULL).experiment("wrn-70-16", "wrn-70-16", TRADESConfig(), training=TRADES)
+    return At(CIFAR100, FULL).experiment("wrn-70-16", "wrn-70-16-swish", TRADESConfig(), training=TRADES)
 
 
 @RECIPES.register("cifar10/wrn-70-16")
 def surrogate() -> Experiment:
     """The network whose adversarial images Table 6 shows to the others (Gowal et al.; its weights are public)."""
-    return At(CIFAR10, FULL).experiment("wrn-70-16", "wrn-70-16", TRADESConfig(), training=TRADES)
+    return At(CIFAR10, FULL).experiment("wrn-70-16", "wrn-70-16-swish", TRADESConfig(), training=TRADES)
 
 
 def recipes_at(scale: Scale) -> Iterator[tuple[str, Callable[[], Experiment]]]:

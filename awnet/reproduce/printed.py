@@ -323,6 +323,38 @@ TABLES: dict[str, Table] = {
             ),
             claims=(("awnet", ()),),
         ),
+        Table(
+            name="own-best",
+            title="Each at its own best training, CIFAR-10 (not in the paper)",
+            data=CIFAR10,
+            attacks=WHITE,
+            lines=(
+                Line(label="ResNet-34, MTARD", system="resnet34"),
+                Line(label="ResNet-34, TRADES", system="trades-resnet34"),
+                Line(label="ResNet-18, HAT", system="hat-resnet18"),
+                Line(label="AW-Net, MTARD", system="awnet"),
+                Line(label="AW-Net, TRADES", system="awnet-trades"),
+                Line(label="AW-Net, PGD-AT", system="awnet-pgd-at"),
+            ),
+            claims=tuple(
+                (own, ("resnet34", "trades-resnet34", "hat-resnet18"))
+                for own in ("awnet", "awnet-trades", "awnet-pgd-at")
+            ),
+            notes=("The ResNet-34 has as many parameters as the AW-Net, the ResNet-18 less than half of them.",),
+        ),
+        Table(
+            name="rivals",
+            title="Others that aim at the same trade-off, CIFAR-10 (not in the paper)",
+            data=CIFAR10,
+            attacks=WHITE,
+            lines=(
+                Line(label="OAT, lambda = 0.2", system="oat"),
+                Line(label="adaptive smoothing", system="adaptive-smoothing"),
+                Line(label="Separate-Net", system="separate-net"),
+                Line(label="AW-Net", system="awnet"),
+            ),
+            claims=(("awnet", ()),),
+        ),
     )
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -22,7 +23,8 @@ from awnet.reproduce.measured import claims, measured
 from awnet.reproduce.printed import CIFAR10, FIGURES, TABLE5, TABLES, WeightFigure
 from awnet.reproduce.show import markdown, rich_measured, sentence
 
-ALL = (*TABLES, TABLE5.name, *FIGURES)
+ALL = (*(f"table{k}" for k in range(1, 12)), "fig1", "fig3", "fig4", "fig5", "own-best", "rivals")
+assert set(ALL) == {*TABLES, TABLE5.name, *FIGURES}
 
 
 def produce(
@@ -82,7 +84,7 @@ def _everything(bench: Bench, folder: Path) -> str:
     tally = ", ".join(
         f"{verdicts[said]} {said}" for said in ("holds", "not distinguishable", "does not hold", "not run")
     )
-    pages = [folder / f"{name}.md" for name in sorted(ALL, key=_number)]
+    pages = [folder / f"{name}.md" for name in ALL]
     opening = (
         f"# The paper's tables and figures at scale `{bench.scale.name}`\n\n{bench.scale.says}\n\n"
         f"`awnet reproduce --scale {bench.scale.name}` makes this page, runs what is missing and resumes what is there. "
@@ -93,12 +95,6 @@ def _everything(bench: Bench, folder: Path) -> str:
     return opening.replace("A_w", "A\\_w") + "\n".join(
         page.read_text(encoding="utf-8") for page in pages if page.exists()
     )
-
-
-def _number(name: str) -> tuple[str, int]:
-    """Tables before figures, each by its number."""
-    digits = name.lstrip("abcdefghijklmnopqrstuvwxyz")
-    return {"table": "a", "fig": "b"}[name.removesuffix(digits)], int(digits)
 
 
 def _train(bench: Bench, figure: WeightFigure, console: Console) -> None:
@@ -118,7 +114,7 @@ def _run(bench: Bench, todo: Sequence[Job], console: Console, jobs: int) -> None
             bench.attack(job, said)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        running: dict[Future[None], Job] = {pool.submit(bench.attack, job): job for job in todo}
+        running: dict[Future[None], Job] = {pool.submit(_work, bench, job): job for job in todo}
         try:
             for future in as_completed(running):
                 future.result()
@@ -126,6 +122,14 @@ def _run(bench: Bench, todo: Sequence[Job], console: Console, jobs: int) -> None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _work(bench: Bench, job: Job) -> None:
+    def said(what: str) -> None:
+        sys.stdout.write(f"{what}\n")
+        sys.stdout.flush()
+
+    bench.attack(job, said)
 
 
 def _one_thread() -> None:

@@ -68,13 +68,18 @@ def rich_measured(found: Measured) -> list[rich.table.Table]:
         table = Table(name.replace("_", " "), "", box=None, header_style="bold")
         for column in columns:
             table.add_column(column.replace("_", " "), justify="right")
-        for ours, paper, here, difference in _three(found, columns):
-            table.add_row(ours.line.label, "paper", *paper)
-            if ours.records:
-                table.add_row(_parameters(ours), "ours", *here)
+        rows = list(_three(found, columns))
+        printed = any(cell != NOTHING for _, paper, _, _ in rows for cell in paper)
+        for ours, paper, here, difference in rows:
+            if printed:
+                table.add_row(ours.line.label, "paper", *paper)
+            first = _parameters(ours) if printed else ours.line.label
+            if not ours.records:
+                table.add_row(first, "not run", style="dim")
+                continue
+            table.add_row(first, "ours", *here)
+            if printed:
                 table.add_row("", "difference", *difference, style="dim")
-            else:
-                table.add_row("", "not run", style="dim")
         tables.append(table)
     return tables
 
@@ -85,14 +90,19 @@ def markdown(bench: Bench, found: Measured, beside: Path) -> str:
     for name, columns in _blocks(found):
         titles = [title.replace("_", "\\_") for title in columns]
         lines = [_row(name.replace("_", "\\_"), "", *titles), _row("---", "---", *["---:"] * len(titles))]
-        for ours, paper, here, difference in _three(found, columns):
+        rows = list(_three(found, columns))
+        printed = any(cell != NOTHING for _, paper, _, _ in rows for cell in paper)
+        for ours, paper, here, difference in rows:
             label = " ".join(filter(None, [ours.line.label, ours.line.parameters]))
-            lines.append(_row(label, "paper", *paper))
-            if ours.records:
-                lines.append(_row(_parameters(ours), f"ours ({_links(bench, ours, beside)})", *here))
+            if printed:
+                lines.append(_row(label, "paper", *paper))
+            first = _parameters(ours) if printed else f"{label} {_parameters(ours)}".rstrip()
+            if not ours.records:
+                lines.append(_row(first, "not run", *[""] * len(titles)))
+                continue
+            lines.append(_row(first, f"ours ({_links(bench, ours, beside)})", *here))
+            if printed:
                 lines.append(_row("", "difference", *difference))
-            else:
-                lines.append(_row("", "not run", *[""] * len(titles)))
         parts.append("\n".join(lines))
     said = [sentence(claim) for claim in claims(found)]
     parts += ["\n".join(f"- {one}" for one in several) for several in (said, found.table.notes) if several]
@@ -110,12 +120,12 @@ def _links(bench: Bench, ours: Ours, beside: Path) -> str:
 
 def sentence(claim: Claim) -> str:
     """One claim, what the paper prints for it and what came out here."""
-    printed = "no number" if claim.printed is None else f"{points(claim.printed)} ({claim.rival})"
+    printed = "" if claim.printed is None else f"paper {points(claim.printed)} ({claim.rival}); "
     if claim.ours is None:
-        return f"{claim.system}, A_w under {TITLES[claim.attack]}: paper {printed}; here not run."
+        return f"{claim.system}, A_w under {TITLES[claim.attack]}: {printed}here not run."
     low, high = (points(100 * x) for x in (claim.ours.low, claim.ours.high))
     return (
-        f"{claim.system}, A_w under {TITLES[claim.attack]}: paper {printed}; here {points(100 * claim.ours.value)} "
+        f"{claim.system}, A_w under {TITLES[claim.attack]}: {printed}here {points(100 * claim.ours.value)} "
         f"[{low}, {high}] ({claim.our_rival}): {claim.verdict}."
     )
 
