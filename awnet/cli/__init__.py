@@ -1,5 +1,5 @@
 """The command line: awnet train | evaluate | verify | detect | analyse | calibrate | predict | import | mix | nuts |
-turn | export | report | list | demo.
+turn | export | report | reproduce | list | demo.
 
 Each command reads what the one before it wrote. A user's mistake gets one sentence and exit code 2, Ctrl-C 130.
 """

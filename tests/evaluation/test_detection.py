@@ -17,7 +17,7 @@ from awnet.data import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation.benign import BENIGN
 from awnet.evaluation.detection import LOWERED, Detection, Seen, detection, scores
-from awnet.models import AWNetConfig, ResNetConfig, create
+from awnet.models import MODELS, AWNetConfig, ResNetConfig, create
 from awnet.noise import Noise
 from awnet.threat_model import L1, L2, Linf
 
@@ -106,8 +106,9 @@ def test_a_network_that_routes_is_judged_and_left_as_it_was():
         assert found.with_rejection(rate).value <= found.clean.correct.float().mean()
 
 
-def test_a_network_that_does_not_tell_is_refused():
-    model = create(ResNetConfig(depth=10, width=4), classes=5)
+@pytest.mark.parametrize("name", ["resnet18", "rdi-resnet38", "advmoe-resnet18", "awnet-mixbn"])
+def test_a_network_that_does_not_tell_is_refused(name: str):
+    model = create(MODELS[name].narrow(), classes=5)
     with pytest.raises(Mistake, match="does not tell clean images"):
         detection(model, digits(4), lambda ball: {}, threat=BALL)
 
