@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,8 @@ class Reproduce:
     """The folder of the runs; records and pages go to SCALE in it."""
     only: tuple[str, ...] = ()
     """These systems alone (awnet list recipes)."""
+    seeds: int | None = None
+    """At most so many trainings of a system; as many as the scale has by default."""
     show: bool = False
     """Run nothing, only show what is there."""
     jobs: int = 1
@@ -50,7 +52,11 @@ def reproduce(argv: Sequence[str]) -> None:
             raise unknown("table or figure", name, ALL)
     if options.jobs < 1:
         raise Mistake(f"--jobs counts networks at a time, 1 or more, got {options.jobs}")
-    bench = Bench(out=options.out, scale=SCALES[options.scale], data_dir=options.data_dir, device=options.device)
+    if options.seeds is not None and options.seeds < 1:
+        raise Mistake(f"--seeds counts trainings of a system, 1 or more, got {options.seeds}")
+    scale = SCALES[options.scale]
+    scale = replace(scale, seeds=min(options.seeds or scale.seeds, scale.seeds))
+    bench = Bench(out=options.out, scale=scale, data_dir=options.data_dir, device=options.device)
     produce(
         bench, options.what or tuple(ALL), console=Console(), only=options.only, run=not options.show, jobs=options.jobs
     )
