@@ -155,13 +155,12 @@ def _told(about: dict[str, Any]) -> dict[str, Any]:
 
 def needs(bench: Bench, tables: Iterable[Table], only: Iterable[str] = ()) -> list[Job]:
     """What some tables need, each network once, in their order, further seeds last; `only` some systems."""
-    found: dict[tuple[str, str, int], list[str]] = {}
+    found: dict[tuple[str, str, int], dict[str, None]] = {}
     for table, data, system in _asked(tables):
         if only and system not in only:
             continue
         for seed in bench.seeds(data, system):
-            batteries = found.setdefault((data, system, seed), [])
-            batteries += [name for name in map(battery, table.attacks) if name not in batteries]
+            found.setdefault((data, system, seed), {}).update(dict.fromkeys(map(battery, table.attacks)))
     return sorted((Job(*key, tuple(batteries)) for key, batteries in found.items()), key=lambda job: job.seed)
 
 
