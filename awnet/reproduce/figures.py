@@ -16,7 +16,7 @@ from awnet.report.svg import Canvas, Scale, shorten, standalone
 from awnet.report.weights import Panel, filter_densities
 from awnet.reproduce.bench import Bench, battery
 from awnet.reproduce.measured import Measured, Ours
-from awnet.reproduce.printed import CIFAR10, TITLES, WeightFigure
+from awnet.reproduce.printed import TITLES, WeightFigure
 
 SHOWN: Mapping[Per, str] = {"weights": "filter means", "filter": "over their filter's size"}
 SAID = {"weights": "as they are", "filter": "norm-free"}
@@ -40,7 +40,7 @@ def weight_figure(bench: Bench, figure: WeightFigure, folder: Path) -> str:
     for architecture, group in figure.groups.items():
         networks: dict[str, Filters] = {}
         for system, how in group.items():
-            run = bench.run_folder(CIFAR10, system)
+            run = bench.run_folder(figure.data, system)
             if (run / "best").exists():
                 networks[how] = filters_of(load(run))
             else:

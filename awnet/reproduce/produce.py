@@ -20,7 +20,7 @@ from awnet.reproduce import table5
 from awnet.reproduce.bench import Bench, Job, needs
 from awnet.reproduce.figures import by_line, weight_figure
 from awnet.reproduce.measured import claims, measured
-from awnet.reproduce.printed import CIFAR10, FIGURES, TABLE5, TABLES, WeightFigure
+from awnet.reproduce.printed import FIGURES, TABLE5, TABLES, WeightFigure
 from awnet.reproduce.show import markdown, rich_measured, sentence
 
 ALL = (*(f"table{k}" for k in range(1, 12)), "fig1", "fig3", "fig4", "fig5", "own-best", "rivals")
@@ -100,7 +100,7 @@ def _everything(bench: Bench, folder: Path) -> str:
 def _train(bench: Bench, figure: WeightFigure, console: Console) -> None:
     for group in figure.groups.values():
         for system in group:
-            bench.train(CIFAR10, system, watch=lambda what: console.print(what, highlight=False))
+            bench.train(figure.data, system, watch=lambda what: console.print(what, highlight=False))
 
 
 def _run(bench: Bench, todo: Sequence[Job], console: Console, jobs: int) -> None:
