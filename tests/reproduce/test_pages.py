@@ -21,7 +21,7 @@ def test_a_page_is_made_of_its_records(name: str):
         pytest.skip(f"{name} was not run")
     said = page.read_text(encoding="utf-8").split("\n![")[0]
     assert said == markdown(BENCH, measured(BENCH, TABLES[name]), PAGES)
-    for link in re.findall(r"\]\((\S+)\)", said):
+    for link in re.findall(r"\]\(([^)]+)\)", said):
         assert (PAGES / link).exists()
 
 
