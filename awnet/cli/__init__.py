@@ -44,7 +44,7 @@ HELP = """awnet: train, attack and judge image classifiers
   awnet export RUN          write it as ONNX, as a PyTorch program, or as a folder for the Hugging Face hub
   awnet report RECORD...    turn records into one page
   awnet reproduce [TABLE]   the paper's tables and figures, its numbers and ours side by side
-  awnet list [KIND]         models, attacks, protocols, objectives, data, recipes
+  awnet list [KIND]         models, attacks, detectors, protocols, objectives, data, recipes
   awnet demo                the whole way on embedded images, in minutes
 
   awnet COMMAND --help tells more of each."""
