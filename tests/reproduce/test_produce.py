@@ -125,7 +125,7 @@ def test_every_network_comes_once_with_all_that_it_has_to_face():
     assert len({job[:3] for job in jobs}) == len(jobs)
     assert all(len(set(job.batteries)) == len(job.batteries) for job in jobs)
     by_key = {job[:3]: set(job.batteries) for job in jobs}
-    assert by_key["cifar10", "awnet", 0] == {"white", "aa", "transfer", "adaptive-paper", "adaptive"}
+    assert by_key["cifar10", "awnet", 0] == {"white", "aa", "transfer", "adaptive-paper", "adaptive", "deep-sloth"}
     assert ("cifar10", "awnet", 2) in by_key and ("cifar10", "resnet50", 1) not in by_key
     assert by_key["cifar10", "resnet18", 1] == {"white"}
     assert {job.system for job in needs(bench, TABLES.values(), only=("hat-resnet18",))} == {"hat-resnet18"}
