@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,37 @@ def load_checkpoint(path: Path, device: str) -> tuple[Any, dict[str, Any]]:
 
     check_device(device)
     return load(path, device=device), read_about(path)
+
+
+def load_pair(clean: Path, robust: Path, out: Path, device: str) -> tuple[tuple[Any, dict[str, Any]], ...]:
+    """Two networks that go together, each with what is said of it, to be made into one in a folder that is not there."""
+    pair = load_checkpoint(clean, device), load_checkpoint(robust, device)
+    for what in ("classes", "shape"):
+        one, other = (about[what] for _, about in pair)
+        if one != other:
+            raise Mistake(f"the two networks have different {what}: {few(one)} and {few(other)}")
+    if out.exists():
+        raise Mistake(f"{out} is there already; choose another --out, or remove it")
+    return pair
+
+
+def save_made_of(
+    out: Path, network: Any, config: Any, about: dict[str, Any], parts: Sequence[Path], **more: Any
+) -> None:
+    """Write a network that is made of checkpoints; `about` is what is said of the robust one of them."""
+    from awnet.checkpoint import save_model
+    from awnet.folders import replace_folder
+    from awnet.models.model import parameter_count
+
+    said = {name: about[name] for name in ("classes", "shape", "data", "threat", "selection", "provenance")}
+    said |= {"parameters": parameter_count(network), "of": [str(path) for path in parts]}
+    said |= {"history": [], "experiment": None, "given": {}, "epoch": 0, **more}
+    replace_folder(out, lambda folder: save_model(folder, network, config, said))
+
+
+def few(names: Sequence[Any]) -> str:
+    """The first of many names."""
+    return ", ".join(map(str, names[:5])) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
 
 
 def check_device(device: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from awnet.cli.arguments import parse
-from awnet.cli.checkpoints import load_checkpoint
+from awnet.cli.checkpoints import few, load_checkpoint, load_pair, save_made_of
 from awnet.errors import Mistake
 
 if TYPE_CHECKING:
@@ -43,24 +43,12 @@ class Mix:
 
 def mix(argv: Sequence[str]) -> None:
     """Write a network that is made of two."""
-    from awnet.checkpoint import save_model
-    from awnet.folders import replace_folder
-    from awnet.models.model import parameter_count
-
     options = parse(Mix, argv, "awnet mix")
-    (clean, about_clean), (robust, about) = (load_checkpoint(path, "cpu") for path in (options.clean, options.robust))
-    for what in ("classes", "shape"):
-        if about_clean[what] != about[what]:
-            raise Mistake(f"the two networks have different {what}: {few(about_clean[what])} and {few(about[what])}")
-    if options.out.exists():
-        raise Mistake(f"{options.out} is there already; choose another --out, or remove it")
+    (clean, about_clean), (robust, about) = load_pair(options.clean, options.robust, options.out, "cpu")
     parts = (clean, _architecture(about_clean)), (robust, _architecture(about))
     network, config = _mixture(options, *parts) if options.detector is None else _separate_net(options, *parts)
-    kept = {name: about[name] for name in ("classes", "shape", "data", "threat", "selection", "provenance")}
     paths = [path for path in (options.clean, options.robust, options.detector) if path]
-    said = {**kept, "parameters": parameter_count(network), "of": [str(path) for path in paths]}
-    said |= {"history": [], "experiment": None, "given": {}, "epoch": 0}
-    replace_folder(options.out, lambda folder: save_model(folder, network, config, said))
+    save_made_of(options.out, network, config, about, paths)
     print(f"mixture: {options.out}; next: awnet evaluate {options.out}")
 
 
@@ -100,8 +88,3 @@ def _separate_net(options: Mix, clean: Part, robust: Part) -> Part:
         )
     config = SeparateNetConfig(clean=clean[1], robust=robust[1], detector=described, bias=bias, soft=options.soft)
     return SeparateNet(clean[0], robust[0], detector, bias=bias, soft=options.soft), config
-
-
-def few(names: Sequence[Any]) -> str:
-    """The first of many names."""
-    return ", ".join(map(str, names[:5])) + (f", … ({len(names)} in all)" if len(names) > 5 else "")

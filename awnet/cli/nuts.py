@@ -10,9 +10,7 @@ from typing import Literal
 import tyro
 
 from awnet.cli.arguments import parse
-from awnet.cli.checkpoints import images_for, load_checkpoint
-from awnet.cli.mix import few
-from awnet.errors import Mistake
+from awnet.cli.checkpoints import images_for, load_pair, save_made_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +46,14 @@ def nuts(argv: Sequence[str]) -> None:
     import torch
 
     from awnet.attacks import ATTACKS, Engine
-    from awnet.checkpoint import save_model
     from awnet.config import from_json, to_json
     from awnet.evaluation.mixed_nuts import Search, logits_of, search
-    from awnet.folders import replace_folder
     from awnet.models.mixed_nuts import MixedNUTS, MixedNUTSConfig
-    from awnet.models.model import Architecture, parameter_count
+    from awnet.models.model import Architecture
     from awnet.threat_model import ThreatModel
 
     options = parse(Nuts, argv, "awnet nuts")
-    (clean, about_clean), (robust, about) = (
-        load_checkpoint(path, options.device) for path in (options.clean, options.robust)
-    )
-    for what in ("classes", "shape"):
-        if about_clean[what] != about[what]:
-            raise Mistake(f"the two networks have different {what}: {few(about_clean[what])} and {few(about[what])}")
-    if options.out.exists():
-        raise Mistake(f"{options.out} is there already; choose another --out, or remove it")
+    (clean, about_clean), (robust, about) = load_pair(options.clean, options.robust, options.out, options.device)
     grid = Search(keep=options.keep)
     threat: ThreatModel = from_json(about["threat"], ThreatModel, "threat")
     images = images_for(about, options).sample(options.limit, seed=options.seed)
@@ -77,11 +66,8 @@ def nuts(argv: Sequence[str]) -> None:
         **dict(zip(("clean", "robust"), parts, strict=True)), alpha=found.alpha, transform=found.transform
     )
     mixture = MixedNUTS(clean, robust, alpha=found.alpha, transform=found.transform)
-    kept = {name: about[name] for name in ("classes", "shape", "data", "threat", "selection", "provenance")}
-    said = {**kept, "parameters": parameter_count(mixture), "of": [str(options.clean), str(options.robust)]}
-    said |= {"history": [], "experiment": None, "given": {}, "epoch": 0}
-    said |= {"search": {"on": f"{len(images)} {options.split} images", "attack": options.attack, "grid": to_json(grid)}}
-    replace_folder(options.out, lambda folder: save_model(folder, mixture, config, said))
+    how = {"on": f"{len(images)} {options.split} images", "attack": options.attack, "grid": to_json(grid)}
+    save_made_of(options.out, mixture, config, about, (options.clean, options.robust), search=how)
     print(
         f"alpha {found.alpha:.3f}, scale {found.transform.scale:g}, power {found.transform.power:g}, offset "
         f"{found.transform.offset:g}: {found.kept:.1%} of its correct answers under attack outweigh the accurate network, and "

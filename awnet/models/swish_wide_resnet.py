@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from awnet.config import setting
 from awnet.models.model import MODELS
-from awnet.models.wide_resnet import STEM, STRIDES, WideResNetConfig
-from awnet.types import Images, Logits
+from awnet.models.wide_resnet import WideResNet, WideResNetConfig
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2471, 0.2435, 0.2616)
@@ -62,28 +61,11 @@ def pad_same(x: Tensor, stride: int) -> Tensor:
     return F.pad(x, (w, 1, h, 1))
 
 
-class SwishWideResNet(nn.Module):
-    """Normalisation, stem, groups, batch norm, global average pooling, linear head."""
+class SwishWideResNet(WideResNet):
+    """A wide residual network of these blocks."""
 
-    def __init__(self, config: SwishWideResNetConfig, *, classes: int, channels: int = 3) -> None:
-        super().__init__()
-        self.normalize = config.normalize(channels)
-        self.stem = nn.Conv2d(channels, STEM, 3, 1, 1, bias=False)
-        self.groups = nn.Sequential()
-        c_in = STEM
-        for group, stride in enumerate(STRIDES):
-            width = STEM * config.widen * 2**group
-            blocks = nn.Sequential()
-            for i in range((config.depth - 4) // 6):
-                blocks.append(SwishBlock(c_in, width, stride if i == 0 else 1))
-                c_in = width
-            self.groups.append(blocks)
-        self.bn = nn.BatchNorm2d(c_in)
-        self.head = nn.Linear(c_in, classes)
-
-    def forward(self, x: Images) -> Logits:
-        out = self.groups(self.stem(self.normalize(x)))
-        return self.head(F.silu(self.bn(out)).mean((2, 3)))
+    block = SwishBlock
+    activation = staticmethod(F.silu)
 
 
 for _depth, _widen in ((22, 6), (28, 10), (70, 16)):

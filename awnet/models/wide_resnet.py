@@ -55,6 +55,9 @@ class WideResNetConfig(Architecture):
 class WideResNet(nn.Module):
     """Normalisation, stem, groups, batch norm, global average pooling, linear head."""
 
+    block: type[nn.Module] = PreActBlock
+    activation = staticmethod(F.relu)
+
     def __init__(self, config: WideResNetConfig, *, classes: int, channels: int = 3) -> None:
         super().__init__()
         self.normalize = config.normalize(channels)
@@ -65,7 +68,7 @@ class WideResNet(nn.Module):
             width = STEM * config.widen * 2**group
             blocks = nn.Sequential()
             for i in range((config.depth - 4) // 6):
-                blocks.append(PreActBlock(c_in, width, stride if i == 0 else 1))
+                blocks.append(self.block(c_in, width, stride if i == 0 else 1))
                 c_in = width
             self.groups.append(blocks)
         self.bn = nn.BatchNorm2d(c_in)
@@ -73,7 +76,7 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Images) -> Logits:
         out = self.groups(self.stem(self.normalize(x)))
-        return self.head(F.relu(self.bn(out)).mean((2, 3)))
+        return self.head(self.activation(self.bn(out)).mean((2, 3)))
 
 
 MODELS.register("wrn-22-6")(WideResNetConfig(depth=22, widen=6))

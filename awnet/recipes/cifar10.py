@@ -7,8 +7,8 @@ from dataclasses import replace
 from awnet.data import DataConfig
 from awnet.experiment import RECIPES, Experiment, Selection
 from awnet.models.awnet import AWNetConfig
-from awnet.models.resnet import ResNetConfig
 from awnet.models.router import RouterConfig
+from awnet.recipes.scale import QUARTER
 from awnet.training.joint import JointConfig
 from awnet.training.mtard import MTARDConfig
 from awnet.training.optimizer import OneCycle, SGDConfig
@@ -24,7 +24,6 @@ SMALL = TrainingConfig(
     epochs=8, batch_size=128, optimizer=SGDConfig(lr=0.1, router_lr=0.05), schedule=OneCycle(), precision="bf16-mixed",
     validate_every=2,
 )  # fmt: skip
-QUARTER = ResNetConfig(depth=10, width=16)
 
 
 @RECIPES.register("cifar10/standard-small")

@@ -217,7 +217,7 @@ def _mobilenet(at: At) -> Experiment:
 @system(
     "separate-net",
     CIFAR10,
-    says="Separate-Net: its detector over the two networks above, which stay as they are (Table 4).",
+    says="Separate-Net: its detector over the MobileNet and the ResNet-18 by TRADES (Table 4).",
 )
 def _separate(at: At) -> Experiment:
     return _separate_net(at, "separate-net", "18")
@@ -240,11 +240,9 @@ def _separate_net(at: At, name: str, depth: str) -> Experiment:
     return replace(found, training=replace(found.training, optimizer=replace(optimizer, lr=optimizer.router_lr)))
 
 
-@system(
-    "rdi-resnet38", CIFAR10, says="RDI-ResNet-38: seven exits, each trained against the attack on their mean (Table 8)."
-)
+@system("rdi-resnet38", CIFAR10, says="RDI-ResNet-38: seven exits, all of them attacked and trained (Table 8).")
 def _rdi(at: At) -> Experiment:
-    # an attack on each exit, of which the worst is kept, as published, costs four times as much
+    # an attack on each exit, of which the worst is kept, as published, costs several times as much
     objective = RDIConfig(**at.inner()) if at.scale is FULL else RDIConfig(inner="average", **at.inner())
     return at.as_published(at.experiment("rdi-resnet38", "rdi-resnet38", objective), RDI)
 
@@ -400,7 +398,7 @@ def surrogate() -> Experiment:
 def recipes_at(scale: Scale) -> Iterator[tuple[str, Callable[[], Experiment]]]:
     """Every system at a scale, on every data set that the paper has it on, in every seed."""
     for name, (sets, says, build) in SYSTEMS.items():
-        for data, seed in [(one, seed) for one in sets for seed in range(_seeds(scale, name, one))]:
+        for data, seed in [(one, seed) for one in sets for seed in range(trainings(scale, name, one))]:
             at = At(data, scale)
 
             def recipe(build: Build = build, at: At = at, name: str = name, seed: int = seed) -> Experiment:
@@ -415,7 +413,8 @@ def recipes_at(scale: Scale) -> Iterator[tuple[str, Callable[[], Experiment]]]:
 REPEATED = ("awnet", "resnet34", "resnet18")  # the rows on which the paper's claims rest
 
 
-def _seeds(scale: Scale, name: str, data: str) -> int:
+def trainings(scale: Scale, name: str, data: str) -> int:
+    """How many seeds of a system there are."""
     return scale.seeds if name in REPEATED and data == CIFAR10 else 1
 
 

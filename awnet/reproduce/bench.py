@@ -20,7 +20,7 @@ from awnet.errors import Mistake
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.record import Record
 from awnet.experiment import RECIPES, Experiment, complete, run
-from awnet.recipes.paper import REPEATED, At
+from awnet.recipes.paper import At, trainings
 from awnet.recipes.scale import Scale
 from awnet.reproduce.printed import SURROGATE, WHITE, Table
 
@@ -70,9 +70,7 @@ class Bench:
 
     def seeds(self, data: str, system: str) -> range:
         """Of a system: several where the paper's claims rest on it."""
-        return range(
-            self.scale.seeds if system in REPEATED and f"{At(data, self.scale).name(system)}-seed1" in RECIPES else 1
-        )
+        return range(trainings(self.scale, system, data))
 
     def experiment(self, name: str) -> Experiment:
         """A recipe with this bench's data folder."""

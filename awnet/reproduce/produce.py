@@ -73,7 +73,7 @@ def produce(
     for name in names:
         if name in FIGURES:
             if run:
-                _train(bench, FIGURES[name], console)
+                _train(bench, FIGURES[name], console, only)
             console.print(Markdown(weight_figure(bench, FIGURES[name], folder)), "")
     replace_file(folder / "README.md", _everything(bench, folder))
 
@@ -103,9 +103,9 @@ def _title(attack: str) -> str:
     return TITLES[attack].replace("_", "\\_") + surrogate
 
 
-def _train(bench: Bench, figure: WeightFigure, console: Console) -> None:
-    for group in figure.groups.values():
-        for system in group:
+def _train(bench: Bench, figure: WeightFigure, console: Console, only: Sequence[str]) -> None:
+    for system in [system for group in figure.groups.values() for system in group]:
+        if not only or system in only:
             bench.train(figure.data, system, watch=lambda what: console.print(what, highlight=False))
 
 

@@ -155,3 +155,12 @@ def test_values_of_several_seeds_are_averaged():
 
     value = Value.of([0.5, 0.7])
     assert value.mean == pytest.approx(0.6) and value.deviation == pytest.approx(float(torch.tensor([0.5, 0.7]).std()))
+
+
+def test_only_some_systems_of_a_figure_are_trained(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    trained: list[str] = []
+    monkeypatch.setattr(Bench, "train", lambda self, data, system, **options: trained.append(system))
+    produce(bench, ["fig1"], console=Console(file=StringIO()), only=("mart-resnet18",))
+    assert trained == ["mart-resnet18"]
+    produce(bench, ["fig1"], console=Console(file=StringIO()))
+    assert trained[1:] == ["standard-resnet18", "mart-resnet18", "resnet18", "rslad-resnet18"]
