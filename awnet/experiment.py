@@ -138,6 +138,19 @@ def run(
         )
 
 
+def ensure(
+    experiment: Experiment, out: Path, *, device: str = "cpu", quiet: bool = False, splits: Splits | None = None
+) -> Path:
+    """The run of an experiment that several may need: trained to its end, unless it was, by whoever comes first.
+
+    Another process that is training it is waited for. The arguments, what is returned and the mistakes are those of `run`.
+    """
+    with alone(out, wait=True):
+        if not complete(out, experiment, _given_images(splits)):
+            _run(experiment, out, resume=True, device=device, quiet=quiet, splits=splits)
+    return out
+
+
 def _run(
     experiment: Experiment,
     out: Path,
@@ -292,10 +305,7 @@ def _teacher(
         # The same images: where they lie and how they are cut belongs to the student's experiment.
         seed = experiment.seed if experiment.teacher_seed is None else experiment.teacher_seed
         recipe = replace(recipe, data=experiment.data, threat=experiment.threat, seed=seed)
-        path = _neighbour(out, experiment.name, name)
-        with alone(path, wait=True):  # another student may be training it
-            if not complete(path, recipe, _given_images(splits)):
-                _run(recipe, path, resume=True, device=device, quiet=quiet, splits=splits)
+        path = ensure(recipe, _neighbour(out, experiment.name, name), device=device, quiet=quiet, splits=splits)
     else:
         path = Path(name)
         if not path.exists():

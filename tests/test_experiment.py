@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from awnet.config import from_json, to_json
 from awnet.data import DataConfig, Splits
 from awnet.data import load as load_data
 from awnet.errors import Mistake
-from awnet.experiment import RECIPES, Experiment, Selection, complete, read, run
+from awnet.experiment import RECIPES, Experiment, Selection, complete, ensure, read, run
+from awnet.folders import alone
 from awnet.interrupt import Interrupt
 from awnet.models import AWNet, AWNetConfig, ResNet, ResNetConfig, RouterConfig
 from awnet.threat_model import Linf
@@ -401,6 +403,19 @@ def test_a_folder_holds_one_experiment(tmp_path, trained):
     before = weights(out)
     go(TINY, out, resume=True)
     assert same(weights(out), before) and complete(out, TINY)
+
+
+def test_what_several_need_is_waited_for_and_trained_once(tmp_path, trained):
+    out = tmp_path / "run"
+    with ThreadPoolExecutor(2) as others:
+        with alone(out):  # as another process would hold it
+            with pytest.raises(Mistake, match="another process is at work"):
+                go(TINY, out)
+            both = [others.submit(ensure, TINY, out, quiet=True) for _ in range(2)]
+            done, _ = wait(both, timeout=0.3)
+            assert not done and not trained
+        assert [future.result() for future in both] == [out, out]
+    assert complete(out, TINY) and len(trained) == 1
 
 
 def test_a_run_that_saved_nothing_may_begin_again(tmp_path, monkeypatch):

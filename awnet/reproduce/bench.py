@@ -19,7 +19,7 @@ from awnet.data import load as load_data
 from awnet.errors import Mistake
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.record import Record
-from awnet.experiment import RECIPES, Experiment, complete, run
+from awnet.experiment import RECIPES, Experiment, complete, ensure
 from awnet.recipes.paper import At, trainings
 from awnet.recipes.scale import Scale
 from awnet.reproduce.printed import SURROGATE, WHITE, Table
@@ -108,8 +108,7 @@ class Bench:
         experiment, out = self.experiment(name), self.out / name
         if not complete(out, experiment):
             watch(f"trains {name}")
-            run(experiment, out, resume=(out / "experiment.json").exists(), device=self.device, quiet=True)
-        return out
+        return ensure(experiment, out, device=self.device, quiet=True)
 
     def attack(self, job: Job, watch: Callable[[str], None] = lambda what: None) -> None:
         """Train what a job is about, and make the records that it lacks."""

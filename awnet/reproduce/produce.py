@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -17,14 +19,23 @@ from awnet.errors import Mistake
 from awnet.folders import replace_file
 from awnet.report.svg import standalone
 from awnet.reproduce import table5
-from awnet.reproduce.bench import Bench, Job, needs
+from awnet.reproduce.bench import Bench, needs
 from awnet.reproduce.figures import by_line, weight_figure
 from awnet.reproduce.measured import claims, measured
-from awnet.reproduce.printed import FIGURES, TABLE5, TABLES, TITLES, WeightFigure
+from awnet.reproduce.printed import FIGURES, TABLE5, TABLES, TITLES
 from awnet.reproduce.show import markdown, rich_measured, sentence
 
 ALL = (*(f"table{k}" for k in range(1, 12)), "fig1", "fig3", "fig4", "fig5", "own-best", "rivals")
 assert set(ALL) == {*TABLES, TABLE5.name, *FIGURES}
+
+Watch = Callable[[str], None]
+
+
+class Work(NamedTuple):
+    """Something to train or attack, apart from all else: what it is, for people, and a function that a process can be sent."""
+
+    what: str
+    do: Callable[[Watch], Any]
 
 
 def produce(
@@ -38,7 +49,7 @@ def produce(
         console: where they are printed.
         only: these systems alone.
         run: whether what is missing is trained and attacked.
-        jobs: networks at a time.
+        jobs: pieces of work at a time.
 
     Raises:
         Mistake: a name of `only` is in none of them, or a training or an evaluation failed.
@@ -46,10 +57,10 @@ def produce(
     tables = [TABLES[name] for name in names if name in TABLES]
     folder = bench.out / bench.scale.name
     if run:
-        todo = needs(bench, tables, only)
-        if only and tables and not todo:
+        todo = list(missing(bench, names, only))
+        if only and not todo:
             raise Mistake(f"none of {', '.join(only)} is in {', '.join(names)}")
-        _run(bench, todo, console, jobs)
+        _run(todo, console, jobs)
     for table in tables:
         found = measured(bench, table)
         console.print(f"[bold]{table.name}: {table.title}[/] (scale: {bench.scale.name})\n", highlight=False)
@@ -63,17 +74,11 @@ def produce(
             page += f"\n![{table.title}]({table.name}.svg)\n"
         replace_file(folder / f"{table.name}.md", page)
     if TABLE5.name in names:
-        if run:
-            for system in table5.watched():
-                if not only or system in only:
-                    table5.judge(bench, system, lambda what: console.print(what, highlight=False))
         page = table5.page(bench, folder)
         console.print(Markdown(page), "")
         replace_file(folder / f"{TABLE5.name}.md", page)
     for name in names:
         if name in FIGURES:
-            if run:
-                _train(bench, FIGURES[name], console, only)
             console.print(Markdown(weight_figure(bench, FIGURES[name], folder)), "")
     replace_file(folder / "README.md", _everything(bench, folder))
 
@@ -103,39 +108,46 @@ def _title(attack: str) -> str:
     return TITLES[attack].replace("_", "\\_") + surrogate
 
 
-def _train(bench: Bench, figure: WeightFigure, console: Console, only: Sequence[str]) -> None:
-    for system in [system for group in figure.groups.values() for system in group]:
+def missing(bench: Bench, names: Sequence[str], only: Sequence[str]) -> Iterator[Work]:
+    """All that tables and figures need; what is there already is found to be so when its turn comes."""
+    for job in needs(bench, [TABLES[name] for name in names if name in TABLES], only):
+        yield Work(str(job), partial(bench.attack, job))
+    for system in table5.watched() if TABLE5.name in names else ():
         if not only or system in only:
-            bench.train(figure.data, system, watch=lambda what: console.print(what, highlight=False))
+            yield Work(f"the detectors on {system}", partial(table5.judge, bench, system))
+    for figure in [FIGURES[name] for name in names if name in FIGURES]:
+        for system in [system for group in figure.groups.values() for system in group]:
+            if not only or system in only:
+                yield Work(f"{figure.data}/{system}", partial(bench.train, figure.data, system, 0))
 
 
-def _run(bench: Bench, todo: Sequence[Job], console: Console, jobs: int) -> None:
-    """Each job, one after the other or several at a time; the first failure ends it, once the others are done."""
+def _run(todo: Sequence[Work], console: Console, jobs: int) -> None:
+    """One after the other or several at a time; the first failure ends it, once what had begun is done."""
 
     def said(what: str) -> None:
         console.print(what, highlight=False)
 
     if jobs == 1:
-        for job in todo:
-            bench.attack(job, said)
+        for work in todo:
+            work.do(said)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        running: dict[Future[None], Job] = {pool.submit(_work, bench, job): job for job in todo}
+        running = {pool.submit(_do, work): work for work in todo}
         try:
             for future in as_completed(running):
                 future.result()
-                said(f"done: {running[future]}")
+                said(f"done: {running[future].what}")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _work(bench: Bench, job: Job) -> None:
+def _do(work: Work) -> None:
     def said(what: str) -> None:
         sys.stdout.write(f"{what}\n")
         sys.stdout.flush()
 
-    bench.attack(job, said)
+    work.do(said)
 
 
 def _one_thread() -> None:

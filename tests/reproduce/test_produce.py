@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from awnet.models.router import RouterConfig
 from awnet.recipes.paper import SYSTEMS, At
 from awnet.recipes.scale import SMALL, Scale
 from awnet.reproduce import TABLES, Bench, Line, Table, claims, measured, needs, produce
+from awnet.reproduce.produce import missing
 
 TINY = ResNetConfig(depth=10, width=4)
 SCALE = replace(
@@ -141,6 +143,17 @@ def test_seeds_share_their_teachers():
 def test_a_mistake_in_a_name_is_one_sentence(bench: Bench):
     with pytest.raises(Mistake, match="none of nobody is in table0"):
         text(bench, only=("nobody",))
+    with pytest.raises(Mistake, match="none of resnet34 is in fig1, table5"):
+        produce(bench, ["fig1", "table5"], console=Console(file=StringIO()), only=("resnet34",))
+
+
+def test_what_is_not_a_table_is_shared_out_too():
+    """Processes are sent what figures and detectors need, as they are sent the networks of tables."""
+    work = list(missing(Bench(out=Path("nowhere"), scale=SMALL), ["table10", "table5", "fig3"], ()))
+    assert [one.what for one in work[:2]] == ["cifar10/awnet", "cifar100/awnet"]
+    assert "the detectors on awnet" in [one.what for one in work]
+    assert [one.what for one in work][-1] == "cifar10/wrn-34-8"
+    assert pickle.dumps(work)
 
 
 def test_scales_differ_in_size_alone():
@@ -159,7 +172,7 @@ def test_values_of_several_seeds_are_averaged():
 
 def test_only_some_systems_of_a_figure_are_trained(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     trained: list[str] = []
-    monkeypatch.setattr(Bench, "train", lambda self, data, system, **options: trained.append(system))
+    monkeypatch.setattr(Bench, "train", lambda self, data, system, *more: trained.append(system))
     produce(bench, ["fig1"], console=Console(file=StringIO()), only=("mart-resnet18",))
     assert trained == ["mart-resnet18"]
     produce(bench, ["fig1"], console=Console(file=StringIO()))
