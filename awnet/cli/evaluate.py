@@ -184,7 +184,7 @@ def _fitting(
 ) -> Engine:
     """The engine, with a batch size found by itself if that is asked for; an evaluation that goes on keeps the one it had."""
     from awnet.attacks.batch_size import fitting_batch_size
-    from awnet.evaluation.evaluate import batch_size_in
+    from awnet.evaluation.keeping import batch_size_in
 
     engine = _engine(options)
     if options.batch_size != "auto" or not attacks:

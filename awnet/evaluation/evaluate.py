@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,16 @@ from awnet.attacks.suite import Suite
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
-from awnet.evaluation.adversarials import Adversarials, forget_previous, read_adversarials
 from awnet.evaluation.journal import Journal
+from awnet.evaluation.keeping import Keeping
 from awnet.evaluation.modulation import Omega, signals, summarise
 from awnet.evaluation.preflight import preflight
 from awnet.evaluation.record import Members, Record, Result, Samples
 from awnet.evaluation.shared import Share
-from awnet.folders import alone, remove_folder
 from awnet.interrupt import CtrlC, Interrupt
-from awnet.json_file import read_json
 from awnet.models.model import fingerprint, parameter_count
 from awnet.provenance import provenance
 from awnet.threat_model import ThreatModel
-
-JOURNAL = "journal"  # the folder, inside the record's, of the attack under way; several processes have journal-0, ...
 
 
 def evaluate(
@@ -144,93 +139,61 @@ def evaluate(
         labels=dataset.labels.clone(),
         clean=clean,
         planned=tuple(attacks),
-    )
-    record = _remarked(record, remarks)
-    with ExitStack() as held:
-        if out:
-            share.first(lambda: held.enter_context(alone(out)))
-            record = share.first(lambda: _with_known(out, record, attacks, resume=resume))
-        ctrl_c = held.enter_context(CtrlC()) if out else None
-        strongest = record.robust_accuracy(record.samples.attack).value if record.samples else 1.0
-        found = Adversarials.none(dataset.shape)
-        if out and share.leads and keep_adversarials and record.adversarials:
-            found = read_adversarials(out, record.adversarials).of(set(record.attacks))
-
-        def keep(out: Path, record: Record, name: str, outcome: Outcome) -> str:
-            """Save the record and, unless they are not wanted, the adversarial images, whose digest is returned."""
-            nonlocal found
-            found = found.joined(name, record.ids, outcome.x_adv, clean.correct & ~outcome.correct)
-            digest = found.save(out, before=record.adversarials) if keep_adversarials else ""
-            replace(record, adversarials=digest).save(out)
-            forget_previous(out)
-            for journal in _journals(out):
-                remove_folder(journal)
-            return digest
-
+    ).remarked(remarks)
+    keeping = Keeping(out, share, seconds=save_seconds, images=keep_adversarials)
+    with keeping.alone(), CtrlC() if out else nullcontext() as ctrl_c:
+        record = keeping.known(record, attacks, resume=resume)
         for name, attack in attacks.items():
             if name in record.attacks:
                 continue
-            of = {**_identity(record), "attack": name, "settings": to_json(attack)}
-            # without a folder nothing is ever due
-            journal = _journal(out or Path(), of, save_seconds if out else inf, share)
-            last: list[Sweep] = []
-
-            def begin(member: int, attack: Attack | Suite = attack) -> Sweep:
-                return engine.begin(attack, model, part, seed=seed, member=member)
-
-            def watch(
-                sweep: Sweep,
-                name: str = name,
-                attack: Attack | Suite = attack,
-                journal: Journal = journal,
-                last: list[Sweep] = last,
-            ) -> None:
-                last[:] = [sweep]
-                at_work = f"{name}: {attack.names[int(sweep.member)]}" if isinstance(attack, Suite) else name
-                progress(at_work, sweep.finished)
-                if journal.due or (ctrl_c and ctrl_c.pressed):
-                    journal.write(sweep)
-                if ctrl_c and ctrl_c.pressed:
-                    raise Interrupt(
-                        f"stopped in {name} after {sweep.finished} images; saved in {out}; --resume goes on"
-                    )
-
-            # of no example, as the last processes may have, there is nothing to begin
-            sweep = None if not len(part) else journal.recall(begin) if out and resume else begin(0)
+            members = attack.names if isinstance(attack, Suite) else ()
+            journal = keeping.journal(record, name, attack)
+            watch = _Watch(name, members, journal, ctrl_c, progress)
             if clean.correct.any():
+                sweep = None
+                if len(part):  # of no example, as the last processes may have, there is nothing to begin
+                    begin = partial(_begin, engine, attack, model, part, seed)
+                    sweep = journal.recall(begin) if out and resume else begin(0)
                 outcome = engine.run(attack, model, part, seed=seed, sweep=sweep, watch=watch, warn=warn)
             else:  # nothing is left to break
-                many = len(attack.names) if isinstance(attack, Suite) else 1
-                outcome = engine.predict(model, part, members=many, warn=warn)
-            if out and share.world > 1 and last:
-                journal.write(last[0])  # the others may take long, and may be killed
+                outcome = engine.predict(model, part, members=len(members) or 1, warn=warn)
+            if out and share.world > 1 and watch.last:
+                journal.write(watch.last)  # the others may take long, and may be killed
             outcome, after = _whole(outcome, model, engine, share)
-            members = attack.names if isinstance(attack, Suite) else ()
             result = _result(outcome, to_json(attack), journal.spent, summarise(after, before), members)
-            chosen = _samples(name, dataset, outcome, clean, samples)
             record = replace(record, attacks={**record.attacks, name: result})
-            record = _remarked(record, (sentence for each in share.told(heard) for sentence in each))
-            if chosen and record.robust_accuracy(name).value <= strongest:
-                strongest = record.robust_accuracy(name).value
-                record = replace(record, samples=chosen)
-            if out:
-                record = replace(record, adversarials=share.first(partial(keep, out, record, name, outcome)))
-        if out and not attacks:
-            share.first(partial(record.save, out))
+            record = record.remarked(sentence for each in share.told(heard) for sentence in each)
+            record = _sampled(record, name, dataset, outcome, samples)
+            record = keeping.save(record, name, outcome)
+        if not attacks:
+            keeping.save_unattacked(record)
     return record
 
 
-def batch_size_in(out: Path) -> int | None:
-    """The batch size of the evaluation that a folder holds, finished or under way; None where none can be read there."""
-    try:
-        if (out / "record.json").exists():
-            run = read_json(out / "record.json")["run"]
-        else:
-            run = read_json(_journals(out)[0] / "training.json")["state"]["of"]["seed or engine"]
-        size = run["engine"]["batch_size"]
-    except (Mistake, LookupError, TypeError):
-        return None
-    return size if isinstance(size, int) and size > 0 else None
+@dataclass
+class _Watch:
+    """Looks on at an attack: tells how far it is, writes the journal when that is due, and ends it after Ctrl-C."""
+
+    name: str
+    members: tuple[str, ...]
+    journal: Journal
+    ctrl_c: CtrlC | None
+    progress: Callable[[str, int], None]
+    last: Sweep | None = None
+
+    def __call__(self, sweep: Sweep) -> None:
+        self.last = sweep
+        self.progress(f"{self.name}: {self.members[int(sweep.member)]}" if self.members else self.name, sweep.finished)
+        pressed = self.ctrl_c is not None and self.ctrl_c.pressed
+        if pressed or self.journal.due:
+            self.journal.write(sweep)
+        if pressed:
+            where = self.journal.folder.parent
+            raise Interrupt(f"stopped in {self.name} after {sweep.finished} images; saved in {where}; --resume goes on")
+
+
+def _begin(engine: Engine, attack: Attack | Suite, model: nn.Module, part: Dataset, seed: int, member: int) -> Sweep:
+    return engine.begin(attack, model, part, seed=seed, member=member)
 
 
 def _usual(model: nn.Module, dataset: Dataset) -> Engine:
@@ -241,55 +204,6 @@ def _whole(outcome: Outcome, model: nn.Module, engine: Engine, share: Share) -> 
     """The outcome of all examples, and a dynamic network's signals on what came out, from those of this process."""
     seen = signals(model, outcome.x_adv, engine.batch_size)
     return Outcome(**share.joined(outcome._asdict())), share.joined(seen)
-
-
-def _journal(out: Path, of: dict[str, Any], seconds: float, share: Share) -> Journal:
-    """Of this process; another number of processes has other shares, and goes on from none of it."""
-    if share.world == 1:
-        return Journal(out / JOURNAL, of, seconds)
-    return Journal(out / f"{JOURNAL}-{share.rank}", {**of, "process": [share.rank, share.world]}, seconds)
-
-
-def _journals(out: Path) -> list[Path]:
-    """Those of all processes, the ones before where a process died in writing included."""
-    return sorted(path for path in out.glob(f"{JOURNAL}*") if path.suffix != ".part")
-
-
-def _remarked(record: Record, sentences: Iterable[str]) -> Record:
-    """The record with remarks on the model, each once."""
-    remarks = list(dict.fromkeys([*record.model.get("remarks", ()), *sentences]))
-    return replace(record, model={**record.model, "remarks": remarks}) if remarks else record
-
-
-def _with_known(out: Path, record: Record, attacks: Mapping[str, Attack | Suite], *, resume: bool) -> Record:
-    """The record with what the one in `out` holds already.
-
-    Raises:
-        Mistake: that is the record of another evaluation, or of this one without `resume`.
-    """
-    if not (out / "record.json").exists():
-        if not resume and _journals(out):
-            raise Mistake(f"{out} holds an evaluation under way; --resume goes on, or choose another --out")
-        return record
-    known = Record.load(out)
-    ours, theirs = _identity(record), _identity(known)
-    other = [name for name in ours if ours[name] != theirs[name]]
-    if other:
-        raise Mistake(f"{out} holds another evaluation ({' and '.join(other)} differ); choose another --out")
-    if not resume:
-        raise Mistake(f"{out} holds this evaluation already; --resume adds what is missing, or choose another --out")
-    asked = {name: to_json(attack) for name, attack in attacks.items()}
-    kept = {name: found for name, found in known.attacks.items() if asked.get(name, found.settings) == found.settings}
-    samples = known.samples if known.samples and known.samples.attack in kept else None
-    rigour = known.rigour if kept.keys() == known.attacks.keys() and asked.keys() <= kept.keys() else ()
-    record = _remarked(record, known.model.get("remarks", ()))
-    return replace(record, attacks=kept, samples=samples, adversarials=known.adversarials, rigour=rigour)
-
-
-def _identity(record: Record) -> dict[str, Any]:
-    """What has to be the same for results to stand in one record."""
-    model = {name: record.model.get(name) for name in ("class", "fingerprint", "knob")}
-    return {"network": model, "images": record.data, "threat model": record.threat, "seed or engine": record.run}
 
 
 def _result(
@@ -310,6 +224,13 @@ def _result(
         omega=omega,
         members=Members(names=members, broken_by=outcome.broken_by, spent=outcome.spent) if members else None,
     )
+
+
+def _sampled(record: Record, name: str, dataset: Dataset, outcome: Outcome, count: int) -> Record:
+    """The record with samples of an attack, unless those that it has are of a stronger one."""
+    strongest = record.robust_accuracy(record.samples.attack).value if record.samples else 1.0
+    chosen = _samples(name, dataset, outcome, record.clean, count)
+    return replace(record, samples=chosen) if chosen and record.robust_accuracy(name).value <= strongest else record
 
 
 def _samples(attack: str, dataset: Dataset, outcome: Outcome, clean: Result, count: int) -> Samples | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,11 @@ class Record:
     def tells_type(self) -> bool:
         """Whether the model offers a probability that an image is clean."""
         return not bool(self.clean.p_clean.isnan().any())
+
+    def remarked(self, sentences: Iterable[str]) -> Record:
+        """With remarks on the model, each once."""
+        remarks = list(dict.fromkeys([*self.model.get("remarks", ()), *sentences]))
+        return replace(self, model={**self.model, "remarks": remarks}) if remarks else self
 
     def save(self, folder: Path) -> None:
         """Write both files so that, at any moment, a reader meets the old record or the new one.

@@ -17,7 +17,8 @@ from awnet.config import from_json, to_json
 from awnet.data import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation import Record
-from awnet.evaluation.evaluate import batch_size_in, evaluate
+from awnet.evaluation.evaluate import evaluate
+from awnet.evaluation.keeping import batch_size_in
 from awnet.interrupt import Interrupt
 from awnet.models import AWNet, create
 from awnet.models.model import fingerprint
