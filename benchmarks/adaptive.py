@@ -43,6 +43,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--split", choices=("test", "validation", "train"), default="test")
     parser.add_argument("--images", type=int, default=1000, help="of the split, chosen by seed 0")
     parser.add_argument("--alone", type=int, default=200, help="images for the attacks one by one; 0: none")
+    parser.add_argument("--attacks", nargs="+", help="of the suite, one by one beside APGD-T; by default all")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the search")
     parser.add_argument("--parts", nargs="+", choices=("alone", "convergence"), default=["alone", "convergence"])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
@@ -83,7 +85,7 @@ def main() -> None:
     dataset = getattr(load_data(replace(config, data_dir=options.data_dir or config.data_dir)), options.split)
     dataset = dataset.sample(min(options.images, len(dataset)), seed=0)
     x, y = dataset.batch(torch.arange(len(dataset)))
-    examples, engine = TensorExamples(x, y, dataset.ids), Engine(batch_size=options.batch)
+    examples, engine = TensorExamples(x, y, dataset.ids), Engine(batch_size=options.batch, precision=options.precision)
     suite = adaptive_suite(threat)
 
     found: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
@@ -118,6 +120,8 @@ def main() -> None:
         apgd_t = dict(suite.members)["apgd-t"]
         for name, attack in suite.members:
             if has(f"alone/{name}") or name == "apgd-ce":
+                continue
+            if name != "apgd-t" and name not in (options.attacks or suite.names):
                 continue
             began = time.perf_counter()
             attack = attack if attack is apgd_t else equal(attack, apgd_t.queries)
