@@ -84,6 +84,8 @@ class CachedSource(Source):
     def _build(self, folder: Path, form: dict[str, Any]) -> None:
         from awnet.data.decode import common_shape
 
+        for left in folder.parent.glob(f"{folder.name}.*/"):  # by a process that was killed in here; we hold the lock
+            shutil.rmtree(left, ignore_errors=True)
         with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as temporary:
             scratch, new, old = (Path(temporary) / name for name in ("scratch", "new", "old"))
             scratch.mkdir()

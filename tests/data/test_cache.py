@@ -123,6 +123,19 @@ def test_a_damaged_cache_is_made_again_with_a_line_in_the_log(config, decodes, c
     assert decodes == [20, 20]
 
 
+def test_what_a_killed_process_left_is_gone_when_it_is_made_again(config, decodes, cache):
+    load(config)
+    place = entry(cache)
+    left = place.with_name(f"{place.name}.n0fty6y8")
+    (left / "new").mkdir(parents=True)
+    (left / "new" / "train.npy").write_bytes(bytes(100))
+    load(config)
+    assert left.exists() and decodes == [20]  # whoever only reads removes nothing
+    remove(place)
+    load(config)
+    assert not left.exists() and place.exists() and decodes == [20, 20]
+
+
 def test_a_copied_cache_still_serves(config, decodes, cache, tmp_path, monkeypatch):
     before = load(config)
     shutil.copytree(cache, tmp_path / "copy", copy_function=shutil.copyfile)  # with new times of change
