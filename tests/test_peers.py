@@ -1,7 +1,10 @@
 """Our networks in the hands of other libraries, unchanged: RobustBench, torchattacks, Foolbox and ART, where installed.
 
-    pip install --no-deps --target /tmp/rivals torchattacks robustbench adversarial-robustness-toolbox
-    PYTHONPATH=/tmp/rivals pytest tests/test_peers.py
+    pip install --no-deps --target /tmp/rivals torchattacks torchvision adversarial-robustness-toolbox six \
+        timm gdown geotorch torchdiffeq 'setuptools<80'
+    AWNET_REFERENCE_AUTOATTACK=CHECKOUT PYTHONPATH=ROBUSTBENCH_CHECKOUT:/tmp/rivals pytest tests/test_peers.py
+
+RobustBench and the reference are checkouts: the released wheel of the one lacks its benchmark, the other has no release.
 
 Each attacks an AW-Net and a static network as they come from `create`: pixels in [0, 1], normalisation inside.
 """
