@@ -119,6 +119,13 @@ class Attack(ABC):
         """Which examples are at a query that only float32 can answer well enough; None where that is never so."""
         return None
 
+    def looks(self, state: Any) -> Hits | None:
+        """Which examples need of their query's answer the logits alone; None where that is never so.
+
+        They may be asked by themselves, without gradients, and need more the next time. No attack has delicate queries too.
+        """
+        return None
+
     @abstractmethod
     def adversarial(self, state: Any) -> Images:
         """The attack's answer for each example, inside the threat model at any time."""
@@ -228,12 +235,15 @@ def advance(
     noise: Noise,
     lay: Layout = as_is,
     seen: Callable[[], AbstractContextManager[None]] = nullcontext,
+    look: bool = False,
 ) -> Slots:
     """One query, one answer and one update for every example that is not finished; no synchronisation with a GPU.
 
-    The model is asked inside of the context `seen`, as a search may see it otherwise than it is.
+    The model is asked inside of the context `seen`, as a search may see it otherwise than it is; for logits alone if all
+    that are not finished merely `look`.
     """
     query = attack.query(slots.state)
+    query = Forward(query.x) if look else query
     with seen():
         answer = evaluate(model, query, lay)
     state = select(slots.finished, slots.state, attack.update(slots.state, answer, noise))
@@ -256,7 +266,9 @@ def perturb(attack: Attack, model: Callable[[Images], Logits], x: Images, target
     with torch.no_grad():
         slots = fresh(attack, x, target, noise)
         for _ in range(attack.queries):
-            slots = advance(attack, model, slots, noise)
+            looking = attack.looks(slots.state)
+            look = looking is not None and bool((looking | slots.finished).all())
+            slots = advance(attack, model, slots, noise, look=look)
         return slots.x_adv.clone() if slots.x_adv is x else slots.x_adv
 
 

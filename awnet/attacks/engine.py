@@ -24,13 +24,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from awnet.attacks.attack import (
     Attack,
+    Forward,
     Query,
     Slots,
     Steering,
@@ -188,7 +189,7 @@ class Engine:
         searches = _searches(attack, seed)
         n, nobody = len(examples), torch.full((self.batch_size,), -1)
         slots = self._fresh(searches[member], examples, nobody, _device(model))
-        if self._delicate(searches[member].attack, slots) is not None:
+        if self._apart(searches[member].attack, slots) is not None:
             nobody = nobody.repeat(2)
             slots = self._fresh(searches[member], examples, nobody, _device(model))
         slots = slots._replace(finished=torch.ones_like(slots.finished))
@@ -307,16 +308,16 @@ class Engine:
                 slot_of[entering] = queue[begun : begun + int(entering.sum())]
                 begun += int(entering.sum())
                 slots = select(entering.to(device), self._fresh(search, examples, slot_of, device), slots)
-            rows, exact = self._next(attack, slots, slot_of)
+            rows, manner = self._next(attack, slots, slot_of)
             rows = rows[: network.shapes.largest]
             try:
-                turn = self._turned(search, network, examples, slots, slot_of, rows, exact, passes)
+                turn = self._turned(search, network, examples, slots, slot_of, rows, manner, passes)
             except torch.OutOfMemoryError:
                 network.shapes = network.shapes.halved(network.warn)
                 continue
             slots, of = turn.slots, slot_of[rows]
             passes[of] += turn.asked
-            backwards[of] += turn.asked * goes_back
+            backwards[of] += 0 if manner.look else turn.asked * goes_back
             confirmations[of] += turn.confirmed
             leaving = torch.zeros_like(slot_of, dtype=torch.bool)
             leaving[rows] = turn.finished | (passes[of] >= attack.queries)
@@ -328,18 +329,27 @@ class Engine:
             watch(sweep)
         return sweep
 
-    def _delicate(self, attack: Attack, slots: Slots) -> Hits | None:
-        """Who is at a step that is searched in another precision than other steps are; None where all are searched alike."""
-        return None if self.precision == "float32" or attack.exact else attack.delicate(slots.state)
+    def _apart(self, attack: Attack, slots: Slots) -> Hits | None:
+        """Who is asked in another manner than the others, who can wait for those; None where all are asked alike."""
+        looking = attack.looks(slots.state)
+        if looking is not None or self._manner(attack).exact:
+            return looking
+        return attack.delicate(slots.state)
 
-    def _next(self, attack: Attack, slots: Slots, slot_of: Tensor) -> tuple[Tensor, bool]:
-        """Which slots have their turn, and whether in float32: all that are taken, or those at steps of one kind."""
-        taken, delicate = slot_of >= 0, self._delicate(attack, slots)
-        if delicate is None:
-            return taken.nonzero()[:, 0], attack.exact or self.precision == "float32"
-        groups = [(taken & kind).nonzero()[:, 0] for kind in (~delicate.cpu(), delicate.cpu())]
-        exact = len(groups[1]) > len(groups[0])
-        return groups[exact], exact
+    def _manner(self, attack: Attack) -> Manner:
+        """How those are asked who are not taken apart."""
+        return Manner(False, exact=attack.exact or self.precision == "float32", look=False)
+
+    def _next(self, attack: Attack, slots: Slots, slot_of: Tensor) -> tuple[Tensor, Manner]:
+        """Which slots have their turn, and how they are asked: all that are taken, or those that are asked alike."""
+        taken, apart, usual = slot_of >= 0, self._apart(attack, slots), self._manner(attack)
+        if apart is None:
+            return taken.nonzero()[:, 0], usual
+        groups = [(taken & kind).nonzero()[:, 0] for kind in (~apart.cpu(), apart.cpu())]
+        if len(groups[0]) >= len(groups[1]):
+            return groups[0], usual
+        look = attack.looks(slots.state) is not None
+        return groups[1], Manner(True, exact=usual.exact or not look, look=look)
 
     def _turned(
         self,
@@ -349,20 +359,24 @@ class Engine:
         slots: Slots,
         slot_of: Tensor,
         rows: Tensor,
-        exact: bool,
+        manner: Manner,
         passes: Tensor,
     ) -> Turn:
-        """Some slots after some evaluations of one precision, the others as they were."""
-        attack, device = search.attack, slots.finished.device
+        """Some slots after some evaluations of one manner, the others as they were."""
+        attack, exact, device = search.attack, manner.exact, slots.finished.device
+
+        def asked_of(state: Any) -> Query:
+            query = attack.query(state)
+            return Forward(query.x) if manner.look else query
 
         def ask(size: int) -> list[Tensor]:
             state = take(_padded(rows, size).to(device), slots.state)
             with network.seen(exact):
-                query = attack.query(state)
+                query = asked_of(state)
                 answer = evaluate(network.searched(query), query, self._laid_out)
             return [t for t in answer if t is not None]
 
-        query = attack.query(slots.state)
+        query = asked_of(slots.state)
         kind = type(query).__name__, exact
         network.try_compiled(kind, ask)
         searched, shape = network.searched(query), network.shapes.fit(kind, len(rows), ask)
@@ -373,12 +387,13 @@ class Engine:
         noise = self._noise(search, examples, slot_of[index], device)
         left = (attack.queries - passes[slot_of[index].clamp(min=0)]).to(device)
         asked = torch.zeros_like(left)
-        for _ in range(self.look_every or (1 if device.type == "cpu" else 8)):
-            pausing, delicate = part.finished | (asked >= left), self._delicate(attack, part)
-            pausing = pausing if delicate is None else pausing | (delicate ^ exact)
+        alternates = attack.looks(slots.state) is not None  # after one evaluation all have to be asked otherwise
+        for _ in range(1 if alternates else self.look_every or (1 if device.type == "cpu" else 8)):
+            pausing, apart = part.finished | (asked >= left), self._apart(attack, part)
+            pausing = pausing if apart is None else pausing | (apart ^ manner.apart)
             given = part._replace(finished=pausing)
             # whatever layout a state has drifted into: the kernels, and so the last bits, depend on it
-            moved = advance(attack, searched, given, noise, self._laid_out, partial(network.seen, exact))
+            moved = advance(attack, searched, given, noise, self._laid_out, partial(network.seen, exact), manner.look)
             part = moved._replace(finished=torch.where(pausing, part.finished, moved.finished))
             asked = asked + ~pausing
         confirmed = torch.zeros_like(rows)
@@ -535,6 +550,14 @@ class Network:
             return
         with lean, torch.autocast(_device(self.model).type, torch.bfloat16, enabled=not exact):
             yield
+
+
+class Manner(NamedTuple):
+    """How slots are asked in a turn: those that were taken apart or the others, in float32 or not, for logits alone or not."""
+
+    apart: bool
+    exact: bool
+    look: bool
 
 
 class Turn(NamedTuple):

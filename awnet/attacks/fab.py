@@ -2,10 +2,9 @@
 
 It looks for the nearest misclassified image, whatever eps is, by steps onto the plane where a linear model of z_t - z_y is 0.
 An answer further than eps away is no success, and x is then its answer. As in the authors' code and unlike the paper, there
-is no final search along the segment to x; random starts, where there are any, lie eps/2 away. Two differences to the code:
-
-- A step that finds no misclassified image has asked for the next step's gradient already: one pass there and back is saved.
-- The points between x and a misclassified one, at which a step begins anew, count where they are misclassified themselves.
+is no final search along the segment to x; random starts, where there are any, lie eps/2 away. In one thing we differ from
+the code: the points between x and a misclassified one, at which a step begins anew, count where they are misclassified
+themselves.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ class FAB(Attack):
 
     @property
     def queries(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        # each step asks where it has led, and after a misclassified image where the next one begins
+        # each step asks for the gradient where it begins, and looks where it has led
         return self.targets * self.restarts * 2 * self.steps
 
     def start(self, x: Images, target: Tensor, noise: Noise) -> FABState:
@@ -121,18 +120,16 @@ class FAB(Attack):
         )
 
     def update(self, state: FABState, answer: Answer, noise: Noise) -> FABState:
-        assert answer.loss is not None and answer.gradient is not None
         x, now, looked = state.x, state.now, _unknown(state)
         targets = self._targets(state, answer.logits)
         wrong = answer.logits.argmax(1) != state.y
         distance = self.threat.distance(x, now)
         nearer = wrong & (distance < state.distance)
 
-        back = state.stepped & wrong
         step = state.step + state.stepped
-        onwards = self._towards(x, now, answer)
-        if not nobody(back):
-            onwards = select(back, x + self.beta * (now - x), onwards)
+        onwards = select(wrong, x + self.beta * (now - x), now)
+        if answer.gradient is not None:  # somebody does more than look
+            onwards = select(state.stepped, onwards, self._towards(x, now, answer))
         ended = step >= self.steps
         run = state.run + ended
         return FABState(
@@ -142,7 +139,7 @@ class FAB(Attack):
             runs=select(looked, aims(targets, state.y) * self.restarts, state.runs),
             targets=targets,
             step=step * ~ended,
-            stepped=~back & ~ended,
+            stepped=~state.stepped,
             now=onwards if nobody(ended) else select(ended, self._beginning(x, run, noise), onwards),
             best=select(nearer, now, state.best),
             distance=select(nearer, distance, state.distance),
@@ -166,6 +163,10 @@ class FAB(Attack):
         length = self.threat.distance(torch.zeros_like(x), delta).clamp(min=1e-30)
         away = (x + self.threat.eps / 2 * delta / per_image(length)).clamp(0, 1)
         return torch.where(per_image(run % self.restarts == 0), x, away)
+
+    def looks(self, state: FABState) -> Hits:
+        """Where a step has led it matters only whether the image is misclassified."""
+        return state.stepped
 
     def done(self, state: FABState) -> Hits:
         return state.run >= state.runs
