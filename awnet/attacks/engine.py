@@ -592,7 +592,7 @@ class Shapes:
         shape = self.largest
         if not self.shrinks:
             return shape
-        for smaller in (self.largest * part // 16 for part in (12, 8, 6, 4, 3, 2, 1)):
+        for smaller in (self.largest * part // 16 for part in (14, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1)):
             if smaller >= max(count, SMALLEST):
                 shape = smaller
         known = (*kind, shape)
