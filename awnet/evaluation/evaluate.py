@@ -163,7 +163,7 @@ def evaluate(
             result = _result(outcome, to_json(attack), journal.spent, summarise(after, before), members)
             record = replace(record, attacks={**record.attacks, name: result})
             record = record.remarked(sentence for each in share.told(heard) for sentence in each)
-            record = _sampled(record, name, dataset, outcome, samples)
+            record = share.first(partial(_sampled, record, name, dataset, outcome, samples))
             record = keeping.save(record, name, outcome)
         if not attacks:
             keeping.save_unattacked(record)
@@ -201,9 +201,14 @@ def _usual(model: nn.Module, dataset: Dataset) -> Engine:
 
 
 def _whole(outcome: Outcome, model: nn.Module, engine: Engine, share: Share) -> tuple[Outcome, dict[str, Tensor]]:
-    """The outcome of all examples, and a dynamic network's signals on what came out, from those of this process."""
+    """The outcome of all examples, and a dynamic network's signals on what came out, from those of this process.
+
+    The images are for the first process, which saves them.
+    """
     seen = signals(model, outcome.x_adv, engine.batch_size)
-    return Outcome(**share.joined(outcome._asdict())), share.joined(seen)
+    found = outcome._asdict()
+    x_adv = share.at_first(found.pop("x_adv"))
+    return Outcome(x_adv=x_adv, **share.joined(found)), share.joined(seen)
 
 
 def _result(

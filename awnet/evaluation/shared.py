@@ -70,6 +70,14 @@ class Share:
         parts = [each for each in self.told(part) if each]  # who had no example may have found nothing
         return {name: _interleaved([each[name] for each in parts]) for name in (parts[0] if parts else ())}
 
+    def at_first(self, part: Tensor) -> Tensor:
+        """The same of what is large, for the first process alone; the others get none of it."""
+        if self.world == 1:
+            return part
+        parts: list[Any] | None = [None] * self.world if self.leads else None
+        dist.gather_object(part, parts, dst=dist.get_global_rank(self.group, 0), group=self.group)
+        return part[:0] if parts is None else _interleaved(parts)
+
     def first(self, do: Callable[[], T]) -> T:
         """What the first process finds when it alone does something, and the others wait for it.
 
