@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awnet.attacks import APGD, Attack, Engine, Steer, Suite, TensorExamples, adaptive_suite
+from awnet.attacks import Attack, Engine, Steer, TensorExamples, adaptive_suite
+from awnet.attacks.adaptive.suite import doubled
 from awnet.checkpoint import load, read_about
 from awnet.config import from_json, to_json
 from awnet.data import DataConfig
@@ -57,19 +58,6 @@ def equal(attack: Attack, gradients: int) -> Attack:
     assert isinstance(attack, Steer)
     leg = gradients // (2 * 2 * attack.targets) - 1
     return replace(attack, steps=leg, then=leg)
-
-
-def doubled(suite: Suite) -> Suite:
-    """Twice the steps and twice the runs, with other random starts than the suite's own."""
-
-    def twice(attack: Attack) -> Attack:
-        if isinstance(attack, APGD):
-            return replace(attack, steps=2 * attack.steps, restarts=2 * attack.restarts)
-        if isinstance(attack, Steer):
-            return replace(attack, steps=2 * attack.steps, then=2 * attack.then, restarts=2 * attack.restarts)
-        raise AssertionError(attack)
-
-    return Suite(members=tuple((name, twice(attack)) for name, attack in suite.members))
 
 
 def main() -> None:
@@ -140,7 +128,7 @@ def main() -> None:
             outcome = engine.run(doubled(suite), model, TensorExamples(x[left], y[left], dataset.ids[left]), seed=1)
             correct = torch.zeros(len(x), dtype=torch.bool)
             correct[left] = outcome.correct
-            broken = {name: int((outcome.broken_by == i).sum()) for i, name in enumerate(suite.names)}
+            broken = {name: int((outcome.broken_by == i).sum()) for i, name in enumerate(doubled(suite).names)}
             keep("doubled", correct, began, broken_by=broken)
 
 

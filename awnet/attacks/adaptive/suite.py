@@ -5,15 +5,22 @@ attacks that most often find something first. On a model that does not decide (`
 end after one look and the suite is those two: add Square and FAB there (`aa`).
 
 The suite is frozen: a number under its name means these attacks with these settings. Change it under another name.
+
+Whether it was enough for a network is seen by doubling it: `adaptive-twice` goes on with the same attacks, each with twice the
+steps and twice the runs, on who still stands. What those find is by how far the first number was too high, at least.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from awnet.attacks.adaptive.constrained import orthogonal, selective, stay
 from awnet.attacks.adaptive.joint import joint
 from awnet.attacks.adaptive.parts import expert_only, router_only
+from awnet.attacks.adaptive.steer import Steer
 from awnet.attacks.adaptive.warm_start import small, warm
 from awnet.attacks.apgd import APGD
+from awnet.attacks.attack import Attack
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.suite import Suite
 from awnet.losses import TargetedDLR
@@ -48,4 +55,23 @@ def adaptive_suite(threat: ThreatModel) -> Suite:
     )
 
 
+def doubled(suite: Suite) -> Suite:
+    """Each attack of a suite with twice the steps and twice the runs; its random starts follow its place in a suite."""
+
+    def twice(attack: Attack) -> Attack:
+        if isinstance(attack, APGD):
+            return replace(attack, steps=2 * attack.steps, restarts=2 * attack.restarts)
+        assert isinstance(attack, Steer)
+        return replace(attack, steps=2 * attack.steps, then=2 * attack.then, restarts=2 * attack.restarts)
+
+    return Suite(members=tuple((f"{name} twice", twice(attack)) for name, attack in suite.members))
+
+
+def adaptive_twice(threat: ThreatModel) -> Suite:
+    """The adaptive suite, and then the same with twice the steps and twice the runs."""
+    suite = adaptive_suite(threat)
+    return Suite(members=(*suite.members, *doubled(suite).members))
+
+
 ATTACKS.register("adaptive")(adaptive_suite)  # a plain call: the decorator would widen its type
+ATTACKS.register("adaptive-twice")(adaptive_twice)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from awnet.attacks import APGD, Engine, Steer, Suite, TensorExamples, adaptive_suite
+from awnet.attacks.adaptive.suite import adaptive_twice
 from awnet.conformance.planted import BALL, GATES, Gate, Planted, planted_sample
 
 HELD_UP = 0.2  # how far the plain attacks stay above the truth, at least
@@ -65,3 +66,14 @@ def test_a_model_that_does_not_decide_meets_the_plain_part():
     stood = outcome.spent[outcome.correct][0, :, 1]  # backward passes on one that withstood everything
     plain = [isinstance(attack, APGD) for attack in suite.attacks]
     assert [int(n) > 1 for n in stood] == plain and sum(plain) == 2
+
+
+def test_twice_is_the_suite_and_then_as_much_again_of_each():
+    once, both = adaptive_suite(BALL), adaptive_twice(BALL)
+    n = len(once.members)
+    assert both.members[:n] == once.members and both.names[n:] == tuple(f"{name} twice" for name in once.names)
+    for attack, more in zip(once.attacks, both.attacks[n:], strict=True):
+        assert replace(more, **{name: getattr(attack, name) for name in ("steps", "restarts")}) == replace(
+            attack, **({"then": 2 * attack.then} if isinstance(attack, Steer) else {})
+        )
+        assert more.queries >= 3.9 * attack.queries  # a look at the image itself is not doubled
