@@ -302,9 +302,11 @@ def _teacher(
         )
     if name in RECIPES:
         recipe = RECIPES[name]()
-        # The same images: where they lie and how they are cut belongs to the student's experiment.
+        # The same images: where they lie and how they are split belongs to the student's experiment, and what is done to them
+        # in training to the teacher's own.
         seed = experiment.seed if experiment.teacher_seed is None else experiment.teacher_seed
-        recipe = replace(recipe, data=experiment.data, threat=experiment.threat, seed=seed)
+        data = replace(experiment.data, padding=recipe.data.padding, flip=recipe.data.flip)
+        recipe = replace(recipe, data=data, threat=experiment.threat, seed=seed)
         path = ensure(recipe, _neighbour(out, experiment.name, name), device=device, quiet=quiet, splits=splits)
     else:
         path = Path(name)

@@ -237,7 +237,8 @@ def _separate_net(at: At, name: str, depth: str) -> Experiment:
         name, "resnet18", objective, model=SeparateNetConfig(clean=clean, robust=robust, detector=detector)
     )
     optimizer = found.training.optimizer  # the detector learns as slowly as AW-Net's router
-    return replace(found, training=replace(found.training, optimizer=replace(optimizer, lr=optimizer.router_lr)))
+    training = replace(found.training, optimizer=replace(optimizer, lr=optimizer.router_lr))
+    return replace(found, training=training, data=replace(found.data, padding=0))  # see `awnet.training.type_detector`
 
 
 @system("rdi-resnet38", CIFAR10, says="RDI-ResNet-38: seven exits, all of them attacked and trained (Table 8).")
@@ -276,7 +277,8 @@ def _adaptive_smoothing(at: At) -> Experiment:
         clean_teacher=at.name("standard-resnet18"), robust_teacher=at.name("trades-resnet18"), **at.inner()
     )
     model = AdaptiveSmoothingConfig(clean=part, robust=part)
-    return at.experiment("adaptive-smoothing", "resnet18", objective, model=model)
+    found = at.experiment("adaptive-smoothing", "resnet18", objective, model=model)
+    return replace(found, data=replace(found.data, padding=0))  # see `awnet.training.type_detector`
 
 
 def _standard_of(name: str, network: str, says: str) -> None:
