@@ -194,10 +194,10 @@ def test_given_images_are_said(tmp_path, trained):
 
 def test_teachers_from_recipes_are_trained_first_once_and_shared(tmp_path, trained):
     runs = tmp_path / "runs"
-    student = replace(DYNAMIC, seed=3, threat=Linf(0.1))
+    student = replace(DYNAMIC, seed=3, threat=Linf(0.1), data=replace(DYNAMIC.data, padding=0))
     go(student, runs / "tiny/awnet")
     assert [call["out"] for call in trained] == [runs / "tiny/clean", runs / "tiny/robust", runs / "tiny/awnet"]
-    # of the student's images, threat and seed; otherwise as their recipes say
+    # of the student's images, threat and seed; otherwise as their recipes say, crops included
     for recipe, epochs in ((TINY, 1), (PGD_AT, 2)):
         assert read(runs / recipe.name) == replace(recipe, seed=3, threat=Linf(0.1))
         assert read_about(runs / recipe.name / "last")["epoch"] == epochs
