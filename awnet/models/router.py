@@ -91,7 +91,7 @@ class Router(nn.Module):
 
 def _pooled(x: Tensor) -> Tensor:
     """The mean over space. The gradient of `x.mean((2, 3))` comes back as images by rows and meets, in the middle of the
-    backbone, gradients with channels last: additions and ReLUs of mixed layouts took a sixth of a step."""
+    backbone, gradients with channels last: additions and ReLUs of mixed layouts are slow."""
     return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 

@@ -7,8 +7,8 @@ image of one of the two networks: the first half of a batch is attacked on the c
 Clean and adversarial images pass side by side, as they pass AW-Net's router (`awnet.training.joint`), and for its reason.
 
 Train it without random crops (`--data.padding 0`, as its recipes do): they leave black borders, which an attack does not leave
-black, and a detector of our own learnt to look there and nowhere else. It told 97 % of cropped test images from attacked ones
-and was at chance on whole ones.
+black, and a detector of our own learnt to look there and nowhere else: it told cropped test images from attacked ones, and was
+at chance on whole ones.
 
 What is trained and saved is the Separate-Net: the weights of the two networks are put into it before the first step and
 never move, so that the best epoch is chosen by what the whole does, and one checkpoint holds all three.
