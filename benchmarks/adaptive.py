@@ -5,7 +5,9 @@
 - `alone`: accuracy under APGD-T by itself and under each attack that knows what routes by itself, with as many gradients as
   APGD-T may spend on an image. Two backward passes of one forward pass count as two gradients.
 - `convergence`: accuracy under the suite, and under the suite followed by itself with twice the steps and twice the runs, on
-  the same images: the suite counts as finished where the second finds less than 0.2 points more.
+  the same images: the suite counts as finished where the second finds less than 0.2 points more. Where it finds more, up to
+  `--rounds` further ones follow: whatever found something in the last one with four times the runs it had, until that
+  finds less than 0.2 points; then all of it doubled again with other random numbers, which has the last word.
 
 What is done is kept, so that the command can be given again after an interruption.
 """
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor
 
 from awnet.attacks import Attack, Engine, Steer, TensorExamples, adaptive_suite
-from awnet.attacks.adaptive.suite import doubled
+from awnet.attacks.adaptive.suite import doubled, insisting
 from awnet.checkpoint import load, read_about
 from awnet.config import from_json, to_json
 from awnet.data import DataConfig
@@ -33,6 +35,8 @@ from awnet.evaluation.metrics import accuracy
 from awnet.models import AWNet
 from awnet.provenance import provenance
 from awnet.threat_model import ThreatModel
+
+FINISHED = 0.002  # a suite is, where doubling it takes fewer points (0.2)
 
 
 def arguments() -> argparse.Namespace:
@@ -47,6 +51,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--attacks", nargs="+", help="of the suite, one by one beside APGD-T; by default all")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the search")
     parser.add_argument("--parts", nargs="+", choices=("alone", "convergence"), default=["alone", "convergence"])
+    parser.add_argument(
+        "--rounds", type=int, default=0, help="after the doubled suite, until less than 0.2 points are found"
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="the record, a JSON file")
@@ -122,14 +129,27 @@ def main() -> None:
             outcome = engine.run(suite, model, examples)
             broken = {name: int((outcome.broken_by == i).sum()) for i, name in enumerate(suite.names)}
             keep("suite", outcome.correct, began, broken_by=broken)
-        left = torch.tensor(found["runs"]["suite"]["standing"], dtype=torch.int64)
-        if not has("doubled") and len(left):
-            began = time.perf_counter()
-            outcome = engine.run(doubled(suite), model, TensorExamples(x[left], y[left], dataset.ids[left]), seed=1)
-            correct = torch.zeros(len(x), dtype=torch.bool)
-            correct[left] = outcome.correct
-            broken = {name: int((outcome.broken_by == i).sum()) for i, name in enumerate(doubled(suite).names)}
-            keep("doubled", correct, began, broken_by=broken)
+        chain, times = ["suite"], 0
+        while len(chain) < 2 + options.rounds:
+            ended = [found["runs"][name] for name in chain]
+            gained = ended[-2]["accuracy"] - ended[-1]["accuracy"] if len(chain) > 1 else 0
+            if not ended[-1]["standing"] or (len(chain) > 1 and gained < FINISHED and times == 0):
+                break
+            times = 4 * max(times, 1) if gained >= FINISHED else 0
+            fruitful = {name.split(" ")[0] for name, images in ended[-1]["broken_by"].items() if images}
+            attacks = insisting(suite, fruitful, times) if times else doubled(suite)
+            name = "doubled" if len(chain) == 1 else f"round {len(chain)}"
+            if not has(name):
+                began = time.perf_counter()
+                left = torch.tensor(ended[-1]["standing"], dtype=torch.int64)
+                outcome = engine.run(
+                    attacks, model, TensorExamples(x[left], y[left], dataset.ids[left]), seed=len(chain)
+                )
+                correct = torch.zeros(len(x), dtype=torch.bool)
+                correct[left] = outcome.correct
+                broken = {name: int((outcome.broken_by == i).sum()) for i, name in enumerate(attacks.names)}
+                keep(name, correct, began, broken_by=broken)
+            chain.append(name)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ steps and twice the runs, on who still stands. What those find is by how far the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from awnet.attacks.adaptive.constrained import orthogonal, selective, stay
@@ -65,6 +66,16 @@ def doubled(suite: Suite) -> Suite:
         return replace(attack, steps=2 * attack.steps, then=2 * attack.then, restarts=2 * attack.restarts)
 
     return Suite(members=tuple((f"{name} twice", twice(attack)) for name, attack in suite.members))
+
+
+def insisting(suite: Suite, names: Collection[str], times: int) -> Suite:
+    """The named attacks of a suite with so many times their runs: what still finds something gets more of the same."""
+
+    def longer(attack: Attack) -> Attack:
+        assert isinstance(attack, APGD | Steer)
+        return replace(attack, restarts=times * attack.restarts)
+
+    return Suite(members=tuple((f"{name} x{times}", longer(attack)) for name, attack in suite.members if name in names))
 
 
 def adaptive_twice(threat: ThreatModel) -> Suite:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from awnet.attacks import APGD, Engine, Steer, Suite, TensorExamples, adaptive_suite
-from awnet.attacks.adaptive.suite import adaptive_twice
+from awnet.attacks.adaptive.suite import adaptive_twice, insisting
 from awnet.conformance.planted import BALL, GATES, Gate, Planted, planted_sample
 
 HELD_UP = 0.2  # how far the plain attacks stay above the truth, at least
@@ -77,3 +77,13 @@ def test_twice_is_the_suite_and_then_as_much_again_of_each():
             attack, **({"then": 2 * attack.then} if isinstance(attack, Steer) else {})
         )
         assert more.queries >= 3.9 * attack.queries  # a look at the image itself is not doubled
+
+
+def test_to_insist_is_more_runs_of_the_named_attacks():
+    once = adaptive_suite(BALL)
+    more = insisting(once, {"joint-clean", "apgd-t"}, 4)
+    assert more.names == ("joint-clean x4", "apgd-t x4")
+    for name, attack in zip(("joint-clean", "apgd-t"), more.attacks, strict=True):
+        given = dict(once.members)[name]
+        assert isinstance(given, APGD | Steer)
+        assert attack == replace(given, restarts=4 * given.restarts)
