@@ -87,7 +87,7 @@ class At:
 
     def experiment(self, system: str, network: str, objective: ObjectiveConfig, **more: Any) -> Experiment:
         """An experiment on a network of the paper, with the training that it gets here."""
-        training = self.scale.large if self.data == TINY else self.scale.static
+        training = self.scale.on.get(self.data, self.scale.static)
         found = Experiment(
             name=self.name(system),
             data=DataConfig(name=self.data, validation=1000),
@@ -100,7 +100,7 @@ class At:
 
     def dynamic(self, system: str, objective: ObjectiveConfig, **more: Any) -> Experiment:
         """The same for an AW-Net."""
-        training = self.scale.large if self.data == TINY else self.scale.training
+        training = self.scale.on.get(self.data, self.scale.training)
         return self.experiment(system, **{"network": "awnet", "objective": objective, "training": training, **more})
 
     def as_published(self, found: Experiment, training: TrainingConfig) -> Experiment:
@@ -361,7 +361,7 @@ def _on_clean_images(at: At, name: str, model: Any) -> Experiment:
 
 
 def _of_teacher(at: At) -> TrainingConfig:
-    return replace(at.scale.standard, batch_size=at.scale.large.batch_size) if at.data == TINY else at.scale.standard
+    return replace(at.scale.standard, batch_size=at.scale.on[TINY].batch_size) if at.data == TINY else at.scale.standard
 
 
 # The paper's own teachers (MTARD's). Public weights exist for the robust ones: `awnet import` reads them.
