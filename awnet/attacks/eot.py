@@ -82,5 +82,8 @@ class EOT(Attack):
     def done(self, state: EOTState) -> Hits:
         return self.attack.done(state.within)
 
+    def delicate(self, state: EOTState) -> Hits | None:
+        return self.attack.delicate(state.within)
+
     def adversarial(self, state: EOTState) -> Images:
         return self.attack.adversarial(state.within)

@@ -132,9 +132,10 @@ class Lean(TorchFunctionMode):
             x, norm = _norm(*args, **kwargs)
             if norm is not None and id(norm.mean) in self._folded:
                 return x
-        elif func is F.linear and args[0].ndim == 2:
-            with torch.autocast(args[0].device.type, enabled=False):
-                return func(args[0].to(args[1].dtype), *args[1:], **kwargs)
+        elif func is F.linear and (linear := _linear(*args, **kwargs))[0].ndim == 2:
+            x, weight, bias = linear
+            with torch.autocast(x.device.type, enabled=False):
+                return func(x.to(weight.dtype), weight, bias)
         elif func is Tensor.mean and not kwargs and args[1:] == ((2, 3),) and by_channels(args[0]):
             # the gradient of a mean comes back with images by rows, and all that meets it is slow
             return F.avg_pool2d(args[0], args[0].shape[2:]).flatten(1)
@@ -163,12 +164,19 @@ def convolutions_of(model: nn.Module, x: Images) -> list[Convolution]:
     return found if same else []
 
 
-def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **more: Any) -> tuple[Any, ...]:
-    return x, weight, bias, rest, more
+# Arguments by the names that torch gives them, as a network may pass them so.
+
+
+def _conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **more: Any) -> tuple[Any, ...]:
+    return input, weight, bias, rest, more
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    return input, weight, bias
 
 
 def _norm(
-    x: Tensor,
+    input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     weight: Tensor | None = None,
@@ -178,8 +186,8 @@ def _norm(
     eps: float = 1e-5,
 ) -> tuple[Tensor, Norm | None]:
     if training or running_mean is None or running_var is None:
-        return x, None
-    return x, Norm(running_mean, running_var, weight, bias, eps)
+        return input, None
+    return input, Norm(running_mean, running_var, weight, bias, eps)
 
 
 def _fold(conv: Convolution) -> tuple[Tensor, Tensor | None]:

@@ -1,31 +1,53 @@
-"""What is known of an attack by its name: how strong its kind is by design, and whether it knows of a router."""
+"""What is known of an attack by its name and its settings: how strong it is by design, and whether it knows of a router."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 # What is weaker by design than each kind of attack, going by the first word of its name. Kinds that find different
 # things (cross-entropy and margin, FAB and PGD) are not compared.
 WEAKER = {"noise": set[str](), "square": {"noise"}, "fgsm": {"noise"}}
-WEAKER |= {kind: {"noise", "fgsm", "square"} for kind in ("pgd", "cw")}
+WEAKER |= {"transfer": {"noise"}}
+WEAKER |= {kind: {"noise", "fgsm", "square", "transfer"} for kind in ("pgd", "cw")}
 WEAKER |= {"fab": set(), "apgd": WEAKER["pgd"] | {"pgd"}}
 WEAKER |= {"autoattack": WEAKER.keys() - {"autoattack"}}
 FEEBLE = {"noise", "square", "fgsm"}
-ALIASES = {"auto": "autoattack", "aa": "autoattack"}
-BLIND = {*WEAKER, "transfer", "deepsloth", "deep"}  # they do not know of a router,
-AWARE = ("router", "adaptive", "type", "gate", "branch", "signal", "joint")  # unless a word of the name says so
+ALIASES = {"auto": "autoattack", "aa": "autoattack", "standard": "autoattack"}
+STEERING = {"Steer", "PaperAdaptive"}  # the attacks here that push the decision, as settings name them
+AWARE = {
+    "router",
+    "adaptive",
+    "type",
+    "gate",
+    "branch",
+    "signal",
+    "joint",
+}  # words by which other people's say that they do
 
 
 def kind(attack: str) -> str:
     """The kind of an attack, a key of `WEAKER` where its design is known here."""
-    first = attack.lower().split("-")[0]
+    if FROM in attack:
+        return "transfer"
+    first = _words(attack)[0]
     return ALIASES.get(first, first)
 
 
-def knows_the_router(attack: str) -> bool:
-    """Whether an attack is none of the usual ones, going by its name."""
-    return kind(attack) not in BLIND or any(word in attack.lower() for word in AWARE)
+def knows_the_router(attack: str, settings: Any = None) -> bool:
+    """Whether an attack goes for the decision too: its settings or a word of its name say so.
+
+    An attack of which neither says anything does not count as one: it must not silence a doubt.
+    """
+    return bool(STEERING & kinds_within(settings) or AWARE & {*_words(attack.split(FROM)[0])})
+
+
+FROM = " from "  # between a transferred attack and the network that it was made for
+
+
+def _words(attack: str) -> list[str]:
+    return re.split(r"[^a-z0-9]+", attack.lower())
 
 
 def kinds_within(settings: Any) -> set[str]:

@@ -35,8 +35,8 @@ def attack_names(records: Sequence[Record]) -> list[str]:
 
 def missing_attacks(record: Record, records: Sequence[Record]) -> list[str]:
     """Attacks that others met and this one did not, though they apply: without a router there is none to know."""
-    others = [name for name in attack_names(records) if name not in record.attacks]
-    return [name for name in others if record.tells_type or not knows_the_router(name)]
+    others = {name: one.attacks[name].settings for one in records for name in one.attacks if name not in record.attacks}
+    return [name for name, how in others.items() if record.tells_type or not knows_the_router(name, how)]
 
 
 def same_images(a: Record, b: Record) -> bool:

@@ -124,18 +124,22 @@ def disordered(record: Record) -> Iterator[str]:
 
 
 def _weaker(record: Record, weak: str, strong: str) -> bool:
-    if kind(weak) in WEAKER.get(kind(strong), ()) and not knows_the_router(weak) and not knows_the_router(strong):
+    if kind(weak) in WEAKER.get(kind(strong), ()) and not (_knows(record, weak) or _knows(record, strong)):
         return True
     first, second = ({**(record.attacks[name].settings or {})} for name in (weak, strong))
     few, many = first.pop("steps", None), second.pop("steps", None)
     return isinstance(few, int) and isinstance(many, int) and few < many and first == second
 
 
+def _knows(record: Record, name: str) -> bool:
+    return knows_the_router(name, record.attacks[name].settings)
+
+
 def blind(record: Record) -> Iterator[str]:
     """A worst case that no attack on the router is part of."""
     if not len(record) or not record.tells_type or not record.attacks:
         return
-    aware = [name for name in record.attacks if knows_the_router(name)]
+    aware = [name for name in record.attacks if _knows(record, name)]
     if not aware:
         yield (
             "The model decides by a router whether an image is attacked, and the worst case here does not include "
@@ -167,7 +171,7 @@ def weak(record: Record) -> Iterator[str]:
     """A worst case over nothing, or over attacks that take one step or see no gradient."""
     if not record.attacks:
         yield "No attack was run: the worst case is the clean accuracy."
-    elif all(kind(name) in FEEBLE and not knows_the_router(name) for name in record.attacks):
+    elif all(kind(name) in FEEBLE and not _knows(record, name) for name in record.attacks):
         yield f"Only weak attacks were run ({', '.join(record.attacks)}): the worst case is far too kind."
 
 

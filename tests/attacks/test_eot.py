@@ -12,6 +12,7 @@ from attacks.nets import Linear, lively, small_net
 from awnet.attacks import APGD, EOT, PGD, Engine, TensorExamples, auto_attack
 from awnet.errors import Mistake
 from awnet.losses import DLR
+from awnet.noise import Noise
 from awnet.threat_model import L2, Linf
 
 
@@ -57,3 +58,13 @@ def test_the_version_of_autoattack_for_random_models():
     assert ce.queries == 20 * 102 and not ce.stop_on_success and ce.within(L2(1)).threat == L2(1)
     with pytest.raises(Mistake, match="at least one sample, got 0"):
         EOT(attack=APGD(threat=Linf(0.1)), samples=0)
+
+
+def test_what_needs_float32_is_known_of_the_attack_within():
+    x, noise = torch.rand(2, 3, 8, 8), Noise(0, torch.arange(2))
+    eot = EOT(attack=APGD(threat=Linf(0.1), steps=4), samples=2)
+    state = eot.start(x, torch.zeros(2, dtype=torch.int64), noise)
+    late = state.within._replace(run=state.within.run + 1, climb=state.within.climb._replace(step=torch.tensor([0, 4])))
+    told = eot.delicate(state._replace(within=late))
+    assert told is not None and told.tolist() == [False, True]
+    assert EOT(attack=PGD(threat=Linf(0.1))).delicate(state) is None

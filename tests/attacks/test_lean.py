@@ -116,3 +116,29 @@ def test_the_image_meets_float32():
     assert torch.equal(x.bfloat16(), near.bfloat16())
     with torch.no_grad(), Lean(found, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
         assert not torch.equal(model(x), model(near))
+
+
+def test_layers_called_by_keyword_are_the_same():
+    x = torch.rand(2, 3, 8, 8)
+
+    class ByKeyword(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)
+            self.head = torch.nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            norm = self.norm
+            x = F.conv2d(input=x, weight=self.conv.weight, bias=self.conv.bias)
+            x = F.batch_norm(input=x, running_mean=norm.running_mean, running_var=norm.running_var)
+            return F.linear(input=x.mean((2, 3)), weight=self.head.weight, bias=self.head.bias)
+
+    model = ByKeyword().eval().requires_grad_(False)
+    found = convolutions_of(model, x)
+    assert folded(found) == [True]
+    with torch.no_grad():
+        plain = model(x)
+        with Lean(found, torch.float32):
+            torch.testing.assert_close(model(x), plain, rtol=1e-4, atol=1e-4)
+        with Lean(found, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(model(x).float(), plain, rtol=0.05, atol=0.05)

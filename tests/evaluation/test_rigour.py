@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from awnet.attacks import PGD, Engine, TensorExamples, fgsm
+from awnet.attacks.adaptive import joint
 from awnet.conformance.planted import BALL, Planted, planted_sample
+from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.finding import Finding
 from awnet.evaluation.record import Record
 from awnet.evaluation.rigour import CHECKS, rigour
-from awnet.models import create
+from awnet.models import Knob, create
 from awnet.threat_model import L1, L2, Linf
 from evaluation import misled
 from evaluation.misled import Around
@@ -122,6 +124,35 @@ def test_gates(gate, code, status, said):
     assert finding.status == status and said in finding.meaning, finding
 
 
+@pytest.mark.parametrize(
+    ("name", "attack", "status"),
+    [
+        ("standard@1", PGD(threat=BALL, steps=5), "fail"),
+        ("rays", PGD(threat=BALL, steps=5), "fail"),
+        ("pgd-sat from adaptive-run", PGD(threat=BALL, steps=5), "fail"),
+        ("ours", joint(BALL, "clean"), "pass"),
+    ],
+)
+def test_only_who_pushes_the_decision_knows_the_router(name, attack, status):
+    """Steering breaks more of this one than plain attacks do; whoever has steered already is told nothing."""
+    model = Planted("saturated")
+    sample = planted_sample(model, 60)
+    x = (255 * sample.x).round().to(torch.uint8)
+    images = Dataset("planted", "test", x, sample.y, torch.arange(60), tuple("abc"))
+    record = evaluate(model, images, {name: attack}, threat=BALL, engine=ENGINE, checked=True)
+    finding = found(model, "C7", images, BALL, record=record)
+    assert ("who steers the decision" in finding.meaning.lower()) == (status == "fail"), finding
+
+
+def test_transferred_images_may_find_less(net):
+    """Those of an unrelated network: not a disorder, as they would be under an attack on the network itself."""
+    record = judged(net)
+    useless = replace(record.attacks["fgsm"], correct=record.clean.correct, settings={"kind": "Transfer"})
+    with_it = replace(record, attacks={**record.attacks, "pgd-sat from other": useless})
+    assert found(net, "C5", record=with_it, steps=8).status == "pass"
+    assert found(net, "C5", record=replace(record, attacks={"pgd-sat": useless}), steps=8).status == "fail"
+
+
 def test_an_attack_that_has_not_converged():
     finding = found(Planted("honest"), "C4", _of(Planted("honest")), BALL, steps=1)
     assert finding.status in ("warn", "fail") and "has not converged" in finding.meaning, finding
@@ -209,6 +240,17 @@ def test_it_works_on_an_awnet():
     assert by["C2"].figures["images with a wrong gradient, %"] == 0
     assert "signals with a saturated tanh, %" in by["C2"].figures
     assert {"clean, attacked, %", "unmodulated, attacked, %"} <= by["C7"].figures.keys()
+
+
+@pytest.mark.parametrize("omega", [True, False])
+def test_an_awnet_that_tells_no_types_decides_nothing(omega):
+    """The ablations of Table 3: no fault of theirs that their log-odds have no slope, nor that nothing is to be frozen."""
+    x, _ = DATA.batch(torch.arange(20))
+    config = replace(DYNAMIC, router=replace(DYNAMIC.router, type_head=False), knob=Knob(p_max=0.0, omega=omega))
+    model = unsettle(create(config, classes=CLASSES, channels=1), x)
+    findings = rigour(model, DATA, Linf(0.05), engine=ENGINE, steps=2, limit=8, checks=["C2", "C7"])
+    by = {finding.code: finding for finding in findings}
+    assert "log-odds" not in by["C2"].meaning and (by["C7"].status == "skipped") is not omega, by
 
 
 def test_the_same_again(net):

@@ -159,8 +159,21 @@ def test_equal_doubts_are_said_once_and_grave_ones_first():
         ("auto-attack", False),
         ("router-pgd", True),
         ("pgd-router", True),
-        ("x", True),
+        ("adaptive@1", True),
+        ("standard@1", False),
+        ("rays", False),
+        ("cw-inf from surrogate", False),
+        ("pgd-sat from adaptive-run", False),
+        ("x", False),  # nobody knows
     ],
 )
 def test_what_knows_the_router(name, knows):
     assert knows_the_router(name) == knows
+    assert knows_the_router(name, {"kind": "Suite", "members": [["a", {"kind": "Steer", "steps": 9}]]})
+    assert knows_the_router(name, {"kind": "PGD", "steps": 9}) == knows
+
+
+def test_transferred_images_are_not_expected_to_find_as_much_as_one_step():
+    base = record(n=2000)
+    named = {"pgd-sat from other": base.attacks["fgsm"], "fgsm": base.attacks["pgd-sat"]}
+    assert not any("at least as strong" in doubt.text for doubt in doubts([replace(base, attacks=named)]))

@@ -211,5 +211,10 @@ class Steer(Attack):
         ended = state.run >= state.runs
         return ended | (state.margin > 0) if self._hides else ended
 
+    def delicate(self, state: SteerState) -> Hits:
+        """The last quarter of each leg, as of a run of `awnet.attacks.apgd.APGD`."""
+        first, second = self._legs
+        return (state.run >= 0) & torch.where(state.second, second.late(state.climb), first.late(state.climb))
+
     def adversarial(self, state: SteerState) -> Images:
         return state.answer

@@ -33,7 +33,8 @@ def steering(trial: Trial) -> dict[str, Attack]:
 
 def _knows(trial: Trial) -> bool:
     """Whether the record has attacks that know the router."""
-    return trial.record is not None and any(map(knows_the_router, trial.record.attacks))
+    attacks = trial.record.attacks if trial.record else {}
+    return any(knows_the_router(name, result.settings) for name, result in attacks.items())
 
 
 class Form(nn.Module):
@@ -54,6 +55,9 @@ def tabled(trial: Trial) -> Iterator[Part]:
     if not isinstance(trial.model, Deciding):
         yield Part("skipped", "The model decides nothing image by image: it has no branches.")
         return
+    if not trial.model.forms:
+        yield Part("skipped", "The model has no frozen forms: there is nothing to compare it with.")
+        return
     whole = trial.run(trial.attack).correct & trial.clean.correct
     figures = {"the whole, clean, %": percent(trial.clean.correct), "the whole, attacked, %": percent(whole)}
     robust, transferred = {}, {}
@@ -69,9 +73,9 @@ def tabled(trial: Trial) -> Iterator[Part]:
         whole & ~torch.stack([*transferred.values()]).all(0)
     )
     branches = [name for name in robust if name != "detached"]  # that one is the whole, whose gradient is cut
-    best = max(branches, key=lambda name: int(robust[name].sum()))
+    best = max(branches, key=lambda name: int(robust[name].sum()), default="")
     found = []
-    if paired_difference(whole, robust[best]).low > 0:
+    if best and paired_difference(whole, robust[best]).low > 0:
         found.append(f"The whole withstands more than its most robust branch ({best}, {percent(robust[best]):.0f} %)")
     for name, stands in transferred.items():
         if paired_difference(whole, stands).low > 0:

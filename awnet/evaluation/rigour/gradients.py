@@ -151,6 +151,8 @@ def _flat(trial: Trial, loss: Loss, of: Tensor) -> Tensor:
 
 def _decision(trial: Trial) -> Iterator[Part]:
     """The slope of the router's decision, and whether it is saturated."""
+    if isinstance(trial.model, AWNet) and trial.model.router.type_head is None:
+        return  # an ablation (Table 3), whose batch norms nobody chooses
     x, y = trial.x.to(trial.device), trial.examples.y.to(trial.device)
     query = Steering(x, lambda logits: Margin()(logits, y), "", torch.zeros_like(y, dtype=torch.bool), x)
     answer = evaluate(trial.model, query)

@@ -33,16 +33,17 @@ def ordered(trial: Trial) -> Iterator[Part]:
     recorded, rows = _recorded(trial)
     figures = {f"{name}, %": percent(hits) for name, hits in own.items()}
     ladder = {**{name: hits[rows] for name, hits in own.items()}, **recorded} if recorded else own
+    knowing = {name for name in ladder if _knows(trial, name)}
     wrong = []
     for weak, strong in permutations(ladder, 2):
         if strong in own and weak not in own and kind(weak.removesuffix(OF_RECORD)) not in FEEBLE:
             continue  # ours are short: the record's may well be stronger
-        if _below(weak.removesuffix(OF_RECORD), strong.removesuffix(OF_RECORD)):
+        if knowing.isdisjoint({weak, strong}) and _below(weak, strong):
             gap = paired_difference(ladder[strong], ladder[weak])
             if gap.low > 0:
                 wrong.append(f"{strong} leaves {100 * gap.value:.0f} points more than {weak}")
-    aware = [hits for name, hits in ladder.items() if knows_the_router(name.removesuffix(OF_RECORD))]
-    plain = [hits for name, hits in ladder.items() if name in own and not knows_the_router(name)]
+    aware = [hits for name, hits in ladder.items() if name in knowing]
+    plain = [hits for name, hits in ladder.items() if name in own and name not in knowing]
     if aware:
         gap = paired_difference(worst_case(aware), worst_case(plain))
         if gap.low > 0:
@@ -58,14 +59,18 @@ def ordered(trial: Trial) -> Iterator[Part]:
 
 def _below(weak: str, strong: str) -> bool:
     """Whether one attack can do less than the other by design."""
-    return kind(weak) in BELOW.get(kind(strong), ()) and not (knows_the_router(weak) or knows_the_router(strong))
+    return kind(weak.removesuffix(OF_RECORD)) in WEAKER.get(kind(strong.removesuffix(OF_RECORD)), ())
+
+
+def _knows(trial: Trial, name: str) -> bool:
+    """Whether an attack, ours or the record's, goes for the decision too."""
+    own = name.removesuffix(OF_RECORD)
+    settings = trial.record.attacks[own].settings if trial.record and name != own else None
+    return knows_the_router(own, settings)
 
 
 OF_RECORD = " (record)"
 DISORDER = "The stronger attack does not work here: its gradient misleads it, or it has too few steps; see C2 and C9."
-BELOW = {**WEAKER, "transfer": {"noise"}} | {
-    white: WEAKER[white] | {"transfer"} for white in ("pgd", "cw", "apgd", "autoattack")
-}
 
 
 def _own(trial: Trial) -> dict[str, Tensor]:

@@ -151,3 +151,16 @@ def test_stays_in_the_threat_model(threat):
 def test_settings_out_of_range(changes):
     with pytest.raises(Mistake, match="steering needs at least one step"):
         replace(ALL["joint"], **changes)
+
+
+def test_the_end_of_each_leg_is_asked_in_float32():
+    model, attack = Planted("detached"), replace(ALL["joint"], steps=8, then=4, targets=1)
+    given, noise = planted_sample(model, 3), Noise(0, torch.arange(3))
+    late = []
+    with torch.no_grad():
+        state = attack.start(given.x, given.y, noise)
+        for _ in range(attack.queries):
+            late.append(bool(attack.delicate(state).all()))
+            state = attack.update(state, evaluate(model, attack.query(state)), noise)
+    # the look at the image; of steps 0 to 8 and of steps 0 to 4 those beyond three quarters
+    assert late == [False] + 7 * [False] + 2 * [True] + 4 * [False] + [True]
