@@ -1,4 +1,4 @@
-"""DeepSloth (Hong et al., 2021, https://arxiv.org/abs/2010.02432) as the AW-Net paper applies it (5.3.2).
+"""DeepSloth (Hong et al., 2021, https://arxiv.org/abs/2010.02432) on a network's one output (5.3.2 of the AW-Net paper).
 
 It slows networks with early exits down, by images on which no exit is sure: it lowers the cross-entropy between the uniform
 distribution and the prediction of each exit, in 30 steps of 0.002 at eps 0.03125, from within one step of the image. AW-Net

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import fmean, stdev
 
 import torch
@@ -35,7 +36,7 @@ class Ours:
     Attributes:
         line: the paper's.
         data: its data set.
-        records: for each battery, that of each seed; a battery that was not run for every seed is missing.
+        records: for each battery, those of the seeds that were run, from the first on.
     """
 
     line: Line
@@ -46,11 +47,6 @@ class Ours:
     def parameters(self) -> int | None:
         """Of the network."""
         return next((records[0].model.get("parameters") for records in self.records.values()), None)
-
-    @property
-    def seeds(self) -> int:
-        """How many trainings were attacked."""
-        return max((len(records) for records in self.records.values()), default=0)
 
     def clean(self) -> Value | None:
         """A_nat, on the images of the battery that has most."""
@@ -95,10 +91,10 @@ def measured(bench: Bench, table: Table) -> Measured:
         data = line.data or table.data
         found: dict[str, Sequence[Record]] = {}
         for name in dict.fromkeys(map(battery, table.attacks)):
-            records = [bench.record(data, line.system, seed, name) for seed in bench.seeds(data, line.system)]
-            whole = [record for record in records if record is not None]
-            if whole:
-                found[name] = whole
+            records = (bench.record(data, line.system, seed, name) for seed in bench.seeds(data, line.system))
+            first = list(takewhile(lambda record: record is not None, records))
+            if first:
+                found[name] = [record for record in first if record is not None]
         lines.append(Ours(line=line, data=data, records=found))
     return Measured(table=table, scale=bench.scale.name, lines=lines)
 
@@ -113,6 +109,7 @@ class Claim:
         rival, printed: the best of the others in the paper, and by how many points the system is ahead there; None where it
             prints neither.
         our_rival, ours: the same here, paired by image; None where it was not run.
+        waiting: how many of the others were not run here, any of which may turn out to be the best.
     """
 
     system: str
@@ -121,15 +118,18 @@ class Claim:
     printed: float | None
     our_rival: str
     ours: Difference | None
+    waiting: int = 0
 
     @property
     def verdict(self) -> str:
-        """Whether the claim holds here: whether A_w is distinguishably higher."""
+        """Whether the claim holds here: whether A_w is distinguishably higher than that of all the others."""
         if self.ours is None:
             return "not run"
-        if not self.ours.distinguishable:
-            return "not distinguishable"
-        return "holds" if self.ours.value > 0 else "does not hold"
+        if self.ours.distinguishable and self.ours.value < 0:
+            return "does not hold"  # whoever else may be better still
+        if self.waiting:
+            return "not run"
+        return "holds" if self.ours.distinguishable else "not distinguishable"
 
 
 def claims(found: Measured) -> Iterator[Claim]:
@@ -154,6 +154,7 @@ def claims(found: Measured) -> Iterator[Claim]:
                 printed=None if own is None or not theirs else own - best[0],
                 our_rival=our_rival,
                 ours=gap,
+                waiting=len(others) - len(here),
             )
 
 

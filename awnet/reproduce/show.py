@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,12 +111,13 @@ def markdown(bench: Bench, found: Measured, beside: Path) -> str:
 
 
 def _links(bench: Bench, ours: Ours, beside: Path) -> str:
-    """To the records of the first seed, by battery; how many seeds there are."""
-    links = [
-        f"[{name}]({relpath(bench.record_folder(ours.data, ours.line.system, 0, name) / 'record.json', beside)})"
-        for name in ours.records
-    ]
-    return ", ".join(links) + (f"; {ours.seeds} seeds" if ours.seeds > 1 else "")
+    """To the records of the first seed, by battery; how many seeds there are of each."""
+    folder = partial(bench.record_folder, ours.data, ours.line.system, 0)
+    return ", ".join(
+        f"[{name}]({relpath(folder(name) / 'record.json', beside)})"
+        + (f" of {len(records)} seeds" if len(records) > 1 else "")
+        for name, records in ours.records.items()
+    )
 
 
 def sentence(claim: Claim) -> str:
@@ -124,9 +126,10 @@ def sentence(claim: Claim) -> str:
     if claim.ours is None:
         return f"{claim.system}, A_w under {TITLES[claim.attack]}: {printed}here not run."
     low, high = (points(100 * x) for x in (claim.ours.low, claim.ours.high))
+    verdict = claim.verdict if claim.verdict != "not run" else f"{claim.waiting} of its rivals not run"
     return (
         f"{claim.system}, A_w under {TITLES[claim.attack]}: {printed}here {points(100 * claim.ours.value)} "
-        f"[{low}, {high}] ({claim.our_rival}): {claim.verdict}."
+        f"[{low}, {high}] ({claim.our_rival}): {verdict}."
     )
 
 
