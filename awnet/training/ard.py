@@ -5,7 +5,9 @@ The student learns to say of adversarial images what a robust teacher says of cl
     x_adv = argmax CE(S(x'), y),   alpha tau^2 KL(T^tau(x) || S^tau(x_adv)) + (1 - alpha) CE(S(x), y)
 
 The published code averages the KL over classes too: `kd_scale` is a tenth here, which is that mean for ten classes. As there
-the cross-entropy has no temperature; it does not count at the published alpha of 1.
+the cross-entropy has no temperature, and clean images pass through the student even at the published alpha of 1, where they
+count for its running statistics alone. There the attack is in training mode and moves those too; here it is in eval mode, as
+everywhere.
 """
 
 from __future__ import annotations
@@ -62,12 +64,14 @@ class ARDConfig(ObjectiveConfig):
 
 
 class ARD(PairObjective):
-    """The ARD loss; without the clean images where alpha is 1."""
+    """The ARD loss."""
+
+    uses_clean = True
 
     def __init__(self, config: ARDConfig, threat: ThreatModel, *, robust_teacher: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.uses_clean = config.alpha < 1
+        self.trains_clean = config.alpha < 1
         self.attack = PGD(threat=threat, steps=config.steps, step_size=config.step_size, initial="uniform")
         self.teacher = Teacher(robust_teacher)
         self.kl = KL(tau=config.tau)
@@ -75,12 +79,11 @@ class ARD(PairObjective):
     def compare(
         self, clean: Logits | None, adversarial: Logits, x: Images, x_adv: Images, y: Labels, moment: Moment
     ) -> Losses:
+        assert clean is not None
         config = self.config
         taught = config.kd_scale * config.tau**2 * self.kl(adversarial, self.teacher(x))
-        terms, weights = {"adversarial": taught}, {"adversarial": config.alpha}
-        if clean is not None:
-            terms["clean"], weights["clean"] = CrossEntropy()(clean, y), 1 - config.alpha
-        return Losses(terms, {**weights}, {})
+        terms = {"adversarial": taught, "clean": CrossEntropy()(clean, y)}
+        return Losses(terms, {"adversarial": config.alpha, "clean": 1 - config.alpha}, {})
 
 
 OBJECTIVES.register("ard")(ARDConfig())

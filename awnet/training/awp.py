@@ -5,8 +5,8 @@ The loss is descended at weights w + v, where v raises it most, layer by layer n
     v_l = gamma |w_l| g_l / |g_l|,  g = gradient of the loss on the batch at w
 
 The published code takes one SGD step of a copy of the network uphill and scales the difference of the weights to this length;
-its learning rate cancels. As there only weights of more than one dimension are perturbed, and the copy's running statistics
-are thrown away.
+its learning rate cancels. As there only parameters of more than one dimension that are called a weight are perturbed (a Swin's
+table of position biases is not), over TRADES only from its tenth epoch on, and the copy's running statistics are thrown away.
 """
 
 from __future__ import annotations
@@ -43,14 +43,19 @@ class AWPConfig(ObjectiveConfig):
     Args:
         over: the objective, which keeps nothing between steps.
         gamma: the length of the perturbation, relative to the weights; published: 0.01 over PGD-AT, 0.005 over TRADES.
+        perturbed_from: the share of the training after which weights are perturbed; published: 0 over PGD-AT, 9 epochs of
+            200 over TRADES.
     """
 
     over: ObjectiveConfig = field(default_factory=PGDATConfig)
     gamma: float = 0.01
+    perturbed_from: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma < inf:
             raise Mistake(f"gamma, the length of a weight perturbation, is 0 or more, got {self.gamma:g}")
+        if not 0 <= self.perturbed_from <= 1:
+            raise Mistake(f"perturbed_from is a share of the training, between 0 and 1, got {self.perturbed_from:g}")
 
     @property
     def teachers(self) -> dict[str, str]:
@@ -84,7 +89,12 @@ class AWP(Objective):
             clean = network(x) if self.over.uses_clean else None
             return self.over.compare(clean, adversarial, x, x_adv, y, moment)
 
-        weights = {name: p for name, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
+        # in eval mode no weights are trained: batch statistics are measured, which must fit w (`awnet.training.ema`)
+        if not self.training or moment.done < self.config.perturbed_from:
+            return losses(model)
+        weights = {
+            name: p for name, p in model.named_parameters() if p.ndim > 1 and "weight" in name and p.requires_grad
+        }
         with statistics_kept(model), torch.enable_grad():
             gradients = torch.autograd.grad(losses(model).total, list(weights.values()))
         raised = {
@@ -106,4 +116,5 @@ class _At(nn.Module):
 
 
 OBJECTIVES.register("awp")(AWPConfig())
-OBJECTIVES.register("trades-awp")(AWPConfig(over=TRADESConfig(step_size=1 / 4), gamma=0.005))
+# "epoch >= 10" of 200, which are counted from 1: nine go before
+OBJECTIVES.register("trades-awp")(AWPConfig(over=TRADESConfig(step_size=1 / 4), gamma=0.005, perturbed_from=9 / 200))

@@ -2,10 +2,11 @@
 N-FGSM (de Jorge et al., 2022, https://arxiv.org/abs/2202.01181).
 
 FGSM-RS starts uniformly in the ball, steps 1.25 eps along the sign of the gradient and projects. N-FGSM starts uniformly in a
-ball k = 2 times as large, steps eps, and projects nothing, so that its images lie up to 3 eps away; they train the network and
-judge nobody. Both may fail from one epoch to the next by catastrophic overfitting: the network learns to bend its loss so that
-the one step leads nowhere. It shows at once, and without another pass, in the share of images whose loss the step has *lowered*
-(Lin et al., 2024, https://arxiv.org/abs/2404.08154): `abnormal` in the log.
+ball k = 2 times as large and steps eps; as in its published code its images are not projected onto the ball but clipped to
+[0, 1], so that they lie up to 3 eps away; they train the network and judge nobody. Both may fail from one epoch to the next by
+catastrophic overfitting: the network learns to bend its loss so that the one step leads nowhere. It shows at once, and without
+another pass, in the share of images whose loss the step has *lowered* (Lin et al., 2024, https://arxiv.org/abs/2404.08154):
+`abnormal` in the log.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class FastATConfig(ObjectiveConfig):
     """mean CE(f(x_adv), y) on the images of one step.
 
     Args:
-        project: whether start and step stay in the ball, as in FGSM-RS.
+        project: whether start and step stay in the ball, as in FGSM-RS; otherwise they are
+            not projected onto the ball, but clipped to [0, 1].
         start: radius of the uniform start, as a fraction of eps.
         step_size: likewise.
         mode: in which the gradient is taken; published: "train", in which batch norm sees the batch (there it moves the
@@ -67,14 +69,18 @@ class FastAT(Objective):
         """The images to train on, and the loss where the step began."""
         eps = moment.eps_factor * self.threat.eps
         ball, noise = replace(self.threat, eps=eps), Noise(moment.seed, ids)
+
+        def within(images: Images) -> Images:
+            return ball.project(images, x) if self.config.project else images.clamp(0, 1)
+
         delta = self.config.start * ball.uniform(noise, 0, tuple(x.shape[1:])).to(x)
-        start = ball.project(x + delta, x) if self.config.project else x + delta
+        start = within(x + delta)
         as_it_is = statistics_kept(model) if self.config.mode == "train" else frozen_for_attack(model)
         with as_it_is, torch.no_grad():
             answer = evaluate(model, Gradient(start, lambda logits: CrossEntropy()(logits, y)))
         assert answer.loss is not None and answer.gradient is not None
-        x_adv = start + self.config.step_size * eps * ball.ascend(answer.gradient)
-        return (ball.project(x_adv, x) if self.config.project else x_adv).detach(), answer.loss
+        x_adv = within(start + self.config.step_size * eps * ball.ascend(answer.gradient))
+        return x_adv.detach(), answer.loss
 
     def adversarial(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Images:
         return self._step(model, x, y, ids, moment)[0]

@@ -67,6 +67,11 @@ class Joint(Objective):
         over = config.over.build(threat, teachers)
         if not isinstance(over, PairObjective):
             raise Mistake("AW-Net's joint training needs an objective with adversarial images: pgd-at, trades or mtard")
+        if not over.trains_clean:
+            raise Mistake(
+                f"{type(config.over).__name__} gives clean images no weight, so that AW-Net's BN_nat, through which they go, "
+                "would never be trained; give them some (an alpha below 1, a beta above 0)"
+            )
         self.over: PairObjective = over
         self.inner_branch = Branch(config.inner_branch)
         self.type_weight = config.type_weight

@@ -55,6 +55,7 @@ class MART(PairObjective):
     def __init__(self, config: MARTConfig, threat: ThreatModel) -> None:
         super().__init__()
         self.beta = config.beta
+        self.trains_clean = config.beta > 0
         self.attack = PGD(threat=threat, steps=config.steps, step_size=config.step_size, initial="gaussian")
 
     def compare(

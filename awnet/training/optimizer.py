@@ -95,6 +95,8 @@ class StepDecay(Schedule):
 class OneCycle(Schedule):
     """Up from a fraction of the rate and down to nothing along two half cosines (Smith and Topin, 2018).
 
+    The momentum stays what it is; torch's OneCycleLR by default also takes it from 0.95 to 0.85 and back.
+
     Args:
         warm_up: the share of steps on the way up.
         start: the fraction of the rate to begin with.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,8 +48,13 @@ def test_ard_by_hand(alpha, tau):
     x_adv = pgd(copy.deepcopy(model).eval(), x, lambda z: CrossEntropy()(z, y), config, uniform(x, ids))
     adversarial, clean = in_order(model, x_adv, x)
 
+    passed = copy.deepcopy(model)
+    for images in (x_adv, x):  # the clean images too, whatever alpha is
+        passed(images)
+
     losses = config.build(THREAT, {"robust": robust})(model, x, y, ids, NOW)
-    assert ("clean" in losses.terms) == (alpha < 1)
+    for name, value in passed.named_buffers():
+        torch.testing.assert_close(dict(model.named_buffers())[name], value, **EXACT)
     distilled = 0.1 * tau**2 * kl(taught / tau, adversarial / tau)
     np.testing.assert_allclose(losses.terms["adversarial"].detach().numpy(), distilled, rtol=1e-8, atol=1e-12)
     total = alpha * distilled.mean() + (1 - alpha) * ce(clean, y.numpy()).mean()
@@ -60,6 +66,17 @@ def test_rslad_goes_under_awp_and_awnet():
     AWPConfig(over=RSLADConfig(steps=1)).build(THREAT, teachers(x))(own().double().train(), x, y, ids, NOW)
     losses = JointConfig(over=RSLADConfig(steps=1)).build(THREAT, teachers(x))(awnet(x), x, y, ids, NOW)
     assert losses.terms.keys() == {"adversarial", "clean", "type"}
+
+
+@pytest.mark.parametrize("config", [ARDConfig(steps=1), RSLADConfig(steps=1, alpha=1.0)], ids=["ard", "rslad"])
+def test_awnet_is_not_trained_without_clean_images(config):
+    """With alpha = 1 nothing would train BN_nat, which clean images go through at test time."""
+    x, y, ids = batch()
+    with pytest.raises(Mistake, match="BN_nat"):
+        JointConfig(over=config).build(THREAT, teachers(x))
+    model = awnet(x)
+    JointConfig(over=replace(config, alpha=0.5)).build(THREAT, teachers(x))(model, x, y, ids, NOW).total.backward()
+    assert model.stem.bn.nat.weight.grad is not None and model.stem.bn.nat.weight.grad.any()
 
 
 # --- B-MTARD ---

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from awnet.threat_model import Linf
-from awnet.training import JointConfig, MTARDConfig, PGDATConfig, StandardConfig, TRADESConfig
+from awnet.training import AWPConfig, JointConfig, MTARDConfig, PGDATConfig, StandardConfig, TRADESConfig
 from awnet.training.ema import EMA, fit_statistics
 from awnet.training.objective import Losses, Moment, Objective
 from training.tiny import CLASSES, awnet, batch, own, teachers
@@ -132,6 +132,17 @@ def test_nothing_else_moves(name):
     assert all_else() == before
     changed = {name for name, value in model.named_buffers() if not torch.equal(value, statistics[name])}
     assert {n for n in statistics if n.endswith(("running_mean", "running_var"))} <= changed
+
+
+@pytest.mark.parametrize("over", [PGDATConfig(steps=2), TRADESConfig(steps=2)], ids=["pgd-at", "trades"])
+def test_statistics_fit_the_weights_as_they_are(over):
+    """AWP trains at perturbed weights; the average's statistics are those of the average."""
+    found = []
+    for config in (over, AWPConfig(over=over, gamma=0.5)):
+        model = own().double().train()
+        fit_statistics(model, config.build(THREAT, {}), batches(), 0)
+        found.append(model.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_fitting_again_changes_nothing():

@@ -71,7 +71,15 @@ def test_gat_goes_under_awp_and_awnet():
 
 def test_published_settings():
     config = OBJECTIVES["gat"]
-    assert config == GATConfig(weight=10.0, growth=4.0, grown_from=0.85, start=0.5)
+    assert config == GATConfig(weight=10.0, growth=4.0, grown_from=0.86, start=0.5)
+
+
+@pytest.mark.parametrize(("epoch", "weight"), [(0, 10.0), (85, 10.0), (86, 40.0), (99, 40.0)])
+def test_lambda_grows_behind_epoch_85(epoch, weight):
+    """Published: `range(100)`, and lambda times 4 at the end of the epoch of index 85."""
+    logits, (x, y, _) = torch.zeros(6, 3), batch()
+    losses = GATConfig().build(THREAT, {}).compare(logits, logits, x, x, y, NOW._replace(done=epoch / 100))
+    assert losses.weights["stability"] == weight
 
 
 @pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"growth": 0.0}, {"grown_from": 1.1}, {"start": 2.0}], ids=str)

@@ -14,8 +14,9 @@ from awnet.errors import Mistake
 from awnet.losses import CrossEntropy
 from awnet.training import AWPConfig, FastATConfig, HATConfig, MARTConfig, MTARDConfig, PGDATConfig, TRADESConfig
 from awnet.training.mart import less_the_runner_up
+from awnet.training.objective import OBJECTIVES
 from training.test_objectives import EXACT, NOW, THREAT, ce, gaussian, in_order, kl, pgd, uniform
-from training.tiny import batch, own, teachers
+from training.tiny import CLASSES, attentive, batch, own, teachers
 
 
 def softmax(z):
@@ -77,12 +78,12 @@ def test_one_step_by_hand(project, mode):
     attacked = copy.deepcopy(model).train(mode == "train")
     start = x + config.start * uniform(x, ids).double()
     low, high = (x - THREAT.eps).clamp(min=0), (x + THREAT.eps).clamp(max=1)
-    start = start.clamp(low, high) if project else start
+    start = start.clamp(low, high) if project else start.clamp(0, 1)
     start.requires_grad_()
     before = CrossEntropy()(attacked(start), y)
     (gradient,) = torch.autograd.grad(before.sum(), start)
     x_adv = (start + 1.25 * THREAT.eps * gradient.sign()).detach()
-    x_adv = x_adv.clamp(low, high) if project else x_adv
+    x_adv = x_adv.clamp(low, high) if project else x_adv.clamp(0, 1)
     if not project:
         assert (x_adv - x).abs().max() > 2 * THREAT.eps
     after = attacked.train()(x_adv).detach().numpy()
@@ -95,6 +96,29 @@ def test_one_step_by_hand(project, mode):
     assert model.training and [p.requires_grad for p in model.parameters()] == flags
     losses.total.backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+class Watching(nn.Module):
+    """A linear network that keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.seen = nn.Linear(64, CLASSES), []
+
+    def forward(self, x):
+        self.seen.append(x.detach())
+        return self.head(x.flatten(1))
+
+
+def test_n_fgsm_leaves_the_ball_and_not_the_box():
+    """On black and on white images half of the noise points out of [0, 1], as do half of the steps."""
+    x, y, ids = batch()
+    model = Watching().double()
+    FastATConfig().build(THREAT, {})(model, x.round(), y, ids, NOW)
+    start, x_adv = model.seen
+    for images in (start, x_adv):
+        assert images.min() == 0 and images.max() == 1
+        assert (images - x.round()).abs().max() > THREAT.eps
 
 
 class Bent(nn.Module):
@@ -153,9 +177,57 @@ def test_awp_by_hand(over):
         torch.testing.assert_close(t, at.state_dict()[name] if "running" in name or "tracked" in name else before[name])
 
 
+def moved(objective, model, x, y, ids, moment) -> list[torch.Tensor]:
+    """The gradients of a step."""
+    model = copy.deepcopy(model)
+    objective(model, x, y, ids, moment).total.backward()
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize(("epoch", "perturbed"), [(1, False), (9, False), (10, True), (200, True)])
+def test_trades_awp_perturbs_from_its_tenth_epoch(epoch, perturbed):
+    """Published: `epoch >= 10`, where the 200 epochs are counted from 1."""
+    x, y, ids = batch()
+    model, steps = own().double().train(), 7
+    config = replace(OBJECTIVES["trades-awp"], over=TRADESConfig(steps=1))
+    last = steps - 1 if epoch == 9 else 0
+    moment = NOW._replace(done=((epoch - 1) * steps + last) / (200 * steps))
+    plain, awp = (moved(c.build(THREAT, {}), model, x, y, ids, moment) for c in (config.over, config))
+    assert all(torch.equal(p, q) for p, q in zip(plain, awp, strict=True)) == (not perturbed)
+
+
+def test_awp_over_pgd_at_perturbs_from_the_first_step():
+    x, y, ids = batch()
+    model, config = own().double().train(), AWPConfig(over=PGDATConfig(steps=1))
+    plain, awp = (moved(c.build(THREAT, {}), model, x, y, ids, NOW._replace(done=0.0)) for c in (config.over, config))
+    assert not all(torch.equal(p, q) for p, q in zip(plain, awp, strict=True))
+
+
+def test_awp_leaves_a_table_of_biases_alone():
+    """Swin's is a parameter of two dimensions, and not called a weight."""
+    x, y, ids = batch()
+    model, raised = attentive(), {}
+
+    def catch(module, args, output):
+        raised.update({name: p.detach().clone() for name, p in module.named_parameters()})
+
+    handle = model.register_forward_hook(catch)
+    AWPConfig(over=PGDATConfig(steps=1), gamma=0.1).build(THREAT, {})(model, x, y, ids, NOW)
+    handle.remove()
+    for name, p in model.named_parameters():
+        assert torch.equal(raised[name], p) == (p.ndim == 1 or name.endswith("attention.bias")), name
+    assert any(p.ndim == 2 and name.endswith("attention.bias") for name, p in model.named_parameters())
+
+
 def test_awp_goes_over_what_keeps_nothing():
     with pytest.raises(Mistake, match="keeps nothing between steps"):
         AWPConfig(over=MTARDConfig()).build(THREAT, teachers())
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_awp_begins_in_the_training(share):
+    with pytest.raises(Mistake, match="between 0 and 1"):
+        AWPConfig(perturbed_from=share)
 
 
 @pytest.mark.parametrize(
