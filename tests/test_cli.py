@@ -261,7 +261,7 @@ def test_detect_judges_the_type_head(
     more = ["--limit", "10", "--attacks", "fgsm"]
     main(["detect", str(dynamic), *more, "--out", str(tmp_path / "found")])
     said = capsys.readouterr().out
-    assert "sign noise" in said and "with rejection" in said
+    assert "sign noise" in said and "with rejection" in said and "changed" in said
     figures = json.loads((tmp_path / "found" / "detection.json").read_text())["figures"]
     assert figures["images"] == 10 and set(figures["attacks"]) == {"fgsm"}
     mistakes = (static, "other", "does not tell clean images"), (dynamic, "found", "holds a record already")

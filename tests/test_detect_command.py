@@ -26,7 +26,7 @@ def test_detect_compares_detectors_of_any_network(
     more = ["--limit", "40", "--references", "120", "--attacks", "fgsm", "--detectors", "max-softmax", "mahalanobis"]
     main(["detect", str(static), *more, "--out", str(out)])
     said = " ".join(capsys.readouterr().out.split())
-    assert "mahalanobis" in said and "no attack evades" in said
+    assert "mahalanobis" in said and "no attack evades" in said and "images changed" in said
     found = json.loads((out / "detectors.json").read_text())
     assert (
         set(found["figures"]) == {"max-softmax", "mahalanobis"}

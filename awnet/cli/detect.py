@@ -165,6 +165,7 @@ def _side_by_side(figures: dict[str, Any], aware: dict[str, Any]) -> list[Table]
     """The AUC of each detector against each attack, and what is left under attackers who know it."""
     attacks = list(next(iter(figures.values())))
     told = Table("AUC", *attacks, *(f"{name}, fooled" for name in attacks), box=None, header_style="bold")
+    told.add_row("images changed", *(str(of["changed"]) for of in next(iter(figures.values())).values()))
     for name, row in figures.items():
         told.add_row(name, *(_percent(row[attack][of]) for of in ("AUC", "AUC, fooled") for attack in attacks))
     rates = list(next(iter(aware.values()))["accuracy with rejection"])
@@ -189,13 +190,13 @@ def _tables(figures: dict[str, Any]) -> list[Table]:
     """What was attacked, what was not, and what is left under attackers who mean to evade."""
     rates = list(figures["accuracy with rejection"])
     attacked = Table(
-        "attacked by", "accuracy", "AUC", *(f"TPR@{_percent(r)}" for r in rates), "AUC, fooled",
+        "attacked by", "accuracy", "changed", "AUC", *(f"TPR@{_percent(r)}" for r in rates), "AUC, fooled",
         *(f"TPR@{_percent(r)}, fooled" for r in rates), box=None, header_style="bold",
     )  # fmt: skip
     for name, row in figures["attacks"].items():
         every = [row["AUC"], *(row[f"noticed at {r}"] for r in rates)]
         fooled = [row["AUC, fooled"], *(row[f"noticed at {r}, fooled"] for r in rates)]
-        attacked.add_row(name, *map(_percent, (row["accuracy"], *every, *fooled)))
+        attacked.add_row(name, _percent(row["accuracy"]), str(row["changed"]), *map(_percent, (*every, *fooled)))
     benign = Table("not attacked", "accuracy", *(f"alarms@{_percent(r)}" for r in rates), box=None, header_style="bold")
     for name, row in figures["false alarms"].items():
         benign.add_row(name, *map(_percent, (row["accuracy"], *(row[r] for r in rates))))

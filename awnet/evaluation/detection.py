@@ -2,14 +2,17 @@
 
 The detector is the model's P(clean), or its log-odds where it offers them, which never saturate. It is judged
 
-- against each attack, on all attacked images as the paper does (5.3.3), and on those that also fool the class, which alone
-  do harm;
+- against each attack, on all attacked images as the paper does (5.3.3), but for those that came back as they were, and on
+  those that also fool the class, which alone do harm;
 - at the rates of false alarms that people can live with, 1 % and 5 %, beside the AUC;
 - on benign changes, which are no attacks: what share of them sets off the alarm at the threshold of clean images;
 - against attackers who fool class and detector at once (`awnet.attacks.adaptive.evade`). "Accuracy with rejection" counts an
   image as withstanding where no attack both fools the class and goes unnoticed. Detecting at eps is about as hard as
   classifying at eps/2 (Tramer, 2022, https://arxiv.org/abs/2107.11630): the robust accuracy at eps/2 stands beside it, and a
   detector that promises much more than that has not been attacked well enough.
+
+An image found at eps/2 lies in the ball of eps too, and one that evades a strict alarm evades a laxer one: a worst case counts
+them all.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from awnet.data.dataset import Dataset
 from awnet.detection import Guarded
 from awnet.errors import Mistake
 from awnet.evaluation.benign import BENIGN
-from awnet.evaluation.metrics import Accuracy, accuracy, auc, noticed_at, threshold_at
+from awnet.evaluation.metrics import Accuracy, accuracy, auc, noticed_at, threshold_at, worst_case
 from awnet.folders import replace_folder
 from awnet.losses import LogLikelihood
 from awnet.models.model import Deciding, judge
@@ -54,10 +57,12 @@ class Seen:
     Args:
         score: the higher, the cleaner; shape (n,).
         correct: whether each is classified correctly.
+        changed: whether each is another image than the clean one.
     """
 
     score: PerExample
     correct: Hits
+    changed: Hits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +75,8 @@ class Detection:
         benign: each benign change, by name.
         attacked: each attack at eps, by name.
         halved: each attack at eps/2.
-        evaded: for each rate of false alarms, which examples some attack at eps misclassifies unnoticed.
-        evaded_halved: the same at eps/2.
+        evaded: for each rate of false alarms, which examples some attack misclassifies unnoticed, at eps or at eps/2.
+        evaded_halved: the same at eps/2 alone.
     """
 
     threat: ThreatModel
@@ -87,12 +92,12 @@ class Detection:
         return noticed_at(rate, self.clean.score, self.benign[benign].score)
 
     def auc(self, attack: str, *, fooled: bool = False) -> float:
-        """Against an attack, on all of its images or on those that fool the class; NaN where there are none."""
+        """Against an attack, on the images that it changed, or that also fool the class; NaN where there are none."""
         scores = self._scores(self.attacked[attack], fooled)
         return auc(self.clean.score, scores) if len(scores) else float("nan")
 
     def noticed(self, rate: float, attack: str, *, fooled: bool = False) -> float:
-        """TPR at this FPR."""
+        """TPR at this FPR, on the same images."""
         return noticed_at(rate, self.clean.score, self._scores(self.attacked[attack], fooled))
 
     def with_rejection(self, rate: float, *, halved: bool = False) -> Accuracy:
@@ -101,9 +106,9 @@ class Detection:
         return accuracy(through & ~(self.evaded_halved if halved else self.evaded)[rate])
 
     def robust(self, *, halved: bool = False) -> Accuracy:
-        """The classifier's accuracy by itself, under the worst of the attacks for each example."""
-        seen = (self.halved if halved else self.attacked).values()
-        return accuracy(torch.stack([self.clean.correct, *(one.correct for one in seen)]).all(0))
+        """The classifier's accuracy by itself, under the worst of the attacks for each example; at eps also those at eps/2."""
+        seen = [*self.halved.values(), *(() if halved else self.attacked.values())]
+        return accuracy(worst_case([self.clean.correct, *(one.correct for one in seen)]))
 
     def figures(self) -> dict[str, Any]:
         """All of them, as plain numbers: what the record and the tables say."""
@@ -122,6 +127,7 @@ class Detection:
                 name: {
                     "accuracy": accuracy(seen.correct).value,
                     "accuracy at eps/2": accuracy(self.halved[name].correct).value,
+                    "changed": int(seen.changed.sum()),
                     "AUC": self.auc(name),
                     "AUC, fooled": self.auc(name, fooled=True),
                     **{f"noticed at {r:g}": self.noticed(r, name) for r in rates},
@@ -157,7 +163,7 @@ class Detection:
         replace_folder(folder, write)
 
     def _scores(self, seen: Seen, fooled: bool) -> Tensor:
-        return seen.score[self.clean.correct & ~seen.correct] if fooled else seen.score
+        return seen.score[seen.changed & self.clean.correct & ~seen.correct if fooled else seen.changed]
 
 
 def detection(
@@ -198,7 +204,7 @@ def detection(
 
     def see(images: Images) -> Seen:
         score, prediction = scores(model, images, engine.batch_size)
-        return Seen(score=score, correct=prediction == y)
+        return Seen(score=score, correct=prediction == y, changed=(images != x).flatten(1).any(1))
 
     watch("clean images")
     clean = see(x)
@@ -216,11 +222,13 @@ def detection(
             found[name] = see(engine.run(attack, model, examples, seed=seed).x_adv)
         return found
 
-    def unnoticed(ball: ThreatModel, by: Mapping[str, Seen]) -> dict[float, Hits]:
-        found = {}
-        for rate in rates:
+    nobody = torch.zeros_like(clean.correct)
+
+    def unnoticed(ball: ThreatModel, by: Mapping[str, Seen], known: Mapping[float, Hits]) -> dict[float, Hits]:
+        found, through = {}, nobody
+        for rate in sorted(rates, reverse=True):  # the strictest alarm first
             caught = threshold_at(rate, clean.score)
-            through = torch.zeros_like(clean.correct)
+            through = through | known[rate]
             for seen in by.values():
                 through |= ~seen.correct & (seen.score >= caught)
             if isinstance(model, Deciding):
@@ -237,14 +245,15 @@ def detection(
         return found
 
     attacked, halved = under(threat), under(half)
+    evaded_halved = unnoticed(half, halved, dict.fromkeys(rates, nobody))
     return Detection(
         threat=threat,
         clean=clean,
         benign=benign,
         attacked=attacked,
         halved=halved,
-        evaded=unnoticed(threat, attacked),
-        evaded_halved=unnoticed(half, halved),
+        evaded=unnoticed(threat, attacked, evaded_halved),
+        evaded_halved=evaded_halved,
     )
 
 

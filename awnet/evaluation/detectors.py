@@ -1,10 +1,11 @@
 """Detectors side by side: how well each tells the attacked versions of images from the images (the AW-Net paper's Table 5).
 
 The protocol is that of NNIF, which the paper compares with. Only images that are classified correctly count. Each of them is
-there once as it is and once attacked, white box on the classifier; whether the attack succeeded does not matter, and the AUC on
-those that it fooled stands beside. A detector is fitted on validation images under the same attack, or under one attack for
-all (`fit_attack`), which shows what becomes of it under attacks it has not seen. None of these attacks knows the detector:
-`awnet.evaluation.detection.detection` of a `Guarded` classifier says what is left under one that does.
+there once as it is and, where the attack changed it, once attacked, white box on the classifier; whether the attack succeeded
+does not matter, and the AUC on those that it fooled stands beside. A detector is fitted on validation images under the same
+attack, or under one attack for all (`fit_attack`), which shows what becomes of it under attacks it has not seen. None of these
+attacks knows the detector: `awnet.evaluation.detection.detection` of a `Guarded` classifier says what is left under one that
+does.
 """
 
 from __future__ import annotations
@@ -48,22 +49,31 @@ class Pairs(NamedTuple):
     fooled: Hits
     ids: torch.Tensor
 
+    @property
+    def changed(self) -> Hits:
+        """Which are other images now; some attacks give back what they cannot break."""
+        return (self.x_adv != self.x).flatten(1).any(1)
+
 
 class Told(NamedTuple):
-    """What a detector says of pairs: the higher, the cleaner; all of shape (n,)."""
+    """What a detector says of pairs, the higher, the cleaner, and what the attack did to them; all of shape (n,)."""
 
     clean: PerExample
     attacked: PerExample
     fooled: Hits
+    changed: Hits
 
     def auc(self, *, fooled: bool = False) -> float:
-        """Of all attacked images, or of those that fool the class; NaN where there are none."""
-        attacked = self.attacked[self.fooled] if fooled else self.attacked
+        """Of the images that the attack changed, or that also fool the class; NaN where there are none."""
+        attacked = self._scores(fooled)
         return auc(self.clean, attacked) if len(attacked) else float("nan")
 
     def noticed(self, rate: float, *, fooled: bool = False) -> float:
-        """TPR at this FPR."""
-        return noticed_at(rate, self.clean, self.attacked[self.fooled] if fooled else self.attacked)
+        """TPR at this FPR, of the same images."""
+        return noticed_at(rate, self.clean, self._scores(fooled))
+
+    def _scores(self, fooled: bool) -> torch.Tensor:
+        return self.attacked[self.changed & self.fooled if fooled else self.changed]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +98,7 @@ class Comparison:
             detector: {
                 attack: {
                     "images": len(told.clean),
+                    "changed": int(told.changed.sum()),
                     "fooled": float(told.fooled.double().mean()),
                     "AUC": told.auc(),
                     "AUC, fooled": told.auc(fooled=True),
@@ -174,7 +185,7 @@ def compare(
             watch(f"{name} judged on {attack}")
             guarded = Guarded(fitted[name][fit_attack or attack])
             clean, attacked = (scores(guarded, x, engine.batch_size)[0] for x in (found.x, found.x_adv))
-            told[name][attack] = Told(clean, attacked, found.fooled)
+            told[name][attack] = Told(clean, attacked, found.fooled, found.changed)
     return Comparison(detectors=dict(detectors), attacks=dict(attacks), fit_attack=fit_attack, told=told)
 
 

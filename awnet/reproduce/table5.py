@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isnan
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -76,14 +77,21 @@ def page(bench: Bench, beside: Path) -> str:
         if detector not in there:
             lines.append(f"| | not run |{' |' * len(titles)}")
             continue
-        ours = [100 * there[detector][attack]["AUC"] for attack in TABLE5.attacks]
+        ours = [there[detector][attack] for attack in TABLE5.attacks]
         link = relpath(bench.record_folder(CIFAR10, system, 0, "detectors") / RECORD, beside)
-        lines.append(f"| | [ours]({link}) | {' | '.join(f'{value:.2f}' for value in ours)} |")
+        lines.append(f"| | [ours]({link}) | {' | '.join(map(_shown, ours))} |")
         if printed:
             gaps = [
-                points(value - printed[a]) if a in printed else NOTHING
-                for value, a in zip(ours, TABLE5.attacks, strict=True)
+                points(100 * row["AUC"] - printed[a]) if a in printed and not isnan(row["AUC"]) else NOTHING
+                for row, a in zip(ours, TABLE5.attacks, strict=True)
             ]
             lines.append(f"| | difference | {' | '.join(gaps)} |")
     notes = "\n".join(f"- {note}" for note in TABLE5.notes)
     return f"## {TABLE5.name}: {TABLE5.title}\n\n" + "\n".join(lines) + f"\n\n{notes}\n"
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    """The AUC in percent, and on how many images where the attack did not change all of them; older records do not say."""
+    images = row.get("images")
+    auc = NOTHING if isnan(row["AUC"]) else f"{100 * row['AUC']:.2f}"
+    return auc if row.get("changed", images) == images else f"{auc} ({row['changed']} of {images} changed)"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
+from math import isnan
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import awnet.evaluation.detection
 from attacks.nets import lively
-from awnet.attacks import APGD, Engine, TensorExamples
+from awnet.attacks import APGD, FAB, PGD, Engine, TensorExamples, fgsm
 from awnet.attacks.adaptive import evasions
 from awnet.attacks.adaptive.steer import Steer
+from awnet.config import from_json
 from awnet.conformance.planted import Planted, planted_sample
 from awnet.data import Dataset
 from awnet.errors import Mistake
@@ -19,26 +26,62 @@ from awnet.evaluation.benign import BENIGN
 from awnet.evaluation.detection import LOWERED, Detection, Seen, detection, scores
 from awnet.models import MODELS, AWNetConfig, ResNetConfig, create
 from awnet.noise import Noise
-from awnet.threat_model import L1, L2, Linf
+from awnet.threat_model import L1, L2, Linf, ThreatModel
 
 BALL = Linf(0.1)
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def seen(score: list[float], correct: list[int]) -> Seen:
-    return Seen(score=torch.tensor(score), correct=torch.tensor(correct).bool())
+def seen(score: list[float], correct: list[int], changed: list[int] | None = None) -> Seen:
+    of = torch.tensor(changed or [1] * len(score)).bool()
+    return Seen(score=torch.tensor(score), correct=torch.tensor(correct).bool(), changed=of)
 
 
-def test_figures_by_hand():
-    clean = seen([4.0, 3.0, 2.0, 1.0], [1, 1, 1, 0])
-    found = Detection(
+def by_hand() -> Detection:
+    return Detection(
         threat=BALL,
-        clean=clean,
+        clean=seen([4.0, 3.0, 2.0, 1.0], [1, 1, 1, 0], [0, 0, 0, 0]),
         benign={"noise": seen([0.5, 1.5, 2.5, 3.5], [1, 1, 1, 1])},
         attacked={"a": seen([0.0, 5.0, 1.5, 0.0], [0, 1, 0, 0])},
         halved={"a": seen([0.0, 5.0, 1.5, 0.0], [1, 1, 0, 0])},
         evaded={0.25: torch.tensor([False, True, False, False])},
         evaded_halved={0.25: torch.tensor([False, False, False, False])},
     )
+
+
+def stored(folder: Path) -> Detection:
+    """What the arrays of a record say; where they do not say which images an attack changed, it changed all."""
+    arrays = load_file(folder / "detection.safetensors")
+    threat = json.loads((folder / "detection.json").read_text())["threat"]
+    del threat["text"]
+
+    def sets(kind: str) -> dict[str, Seen]:
+        names = [name.removesuffix("/score") for name in arrays if name.startswith(kind) and name.endswith("/score")]
+        return {
+            name.removeprefix(f"{kind}/"): Seen(
+                score=arrays[f"{name}/score"],
+                correct=arrays[f"{name}/correct"],
+                changed=arrays.get(f"{name}/changed", torch.ones_like(arrays[f"{name}/correct"])),
+            )
+            for name in names
+        }
+
+    def hits(kind: str) -> dict[float, Tensor]:
+        return {float(name.removeprefix(kind)): t for name, t in arrays.items() if name.startswith(kind)}
+
+    return Detection(
+        threat=from_json(threat),
+        clean=sets("clean")["clean"],
+        benign=sets("benign"),
+        attacked=sets("attacked"),
+        halved=sets("halved"),
+        evaded=hits("evaded/"),
+        evaded_halved=hits("evaded halved/"),
+    )
+
+
+def test_figures_by_hand(tmp_path: Path):
+    found = by_hand()
     # at 25 % false alarms the threshold is 2: one clean image of four lies below
     assert found.false_alarms(0.25, "noise") == 0.5
     assert found.noticed(0.25, "a") == 0.75
@@ -47,6 +90,37 @@ def test_figures_by_hand():
     assert found.auc("a", fooled=True) == pytest.approx((4 + 3) / 8)
     assert found.with_rejection(0.25).value == 0.5 and found.with_rejection(0.25, halved=True).value == 0.75
     assert found.robust().value == 0.25 and found.robust(halved=True).value == 0.5
+    found.save(tmp_path / "record", {})
+    assert json.loads((tmp_path / "record" / "detection.json").read_text())["figures"] == found.figures()
+    assert stored(tmp_path / "record").figures() == found.figures()
+
+
+def test_what_falls_at_half_of_eps_falls_at_eps():
+    found = replace(by_hand(), halved={"a": seen([0.0, 5.0, 1.5, 0.0], [1, 0, 1, 1])})
+    assert found.robust(halved=True).value == 0.5 and found.robust().value == 0.0
+
+
+def test_an_image_that_an_attack_left_as_it_was_is_not_attacked():
+    found = replace(by_hand(), attacked={"a": seen([0.0, 3.0, 2.0, 1.0], [0, 1, 1, 0], [1, 0, 0, 0])})
+    assert found.auc("a") == found.auc("a", fooled=True) == 1.0
+    assert found.noticed(0.25, "a") == found.noticed(0.25, "a", fooled=True) == 1.0
+    assert found.figures()["attacks"]["a"]["changed"] == 1
+    found = replace(found, attacked={"a": seen([4.0, 3.0, 2.0, 1.0], [1, 1, 1, 0], [0, 0, 0, 0])})
+    assert all(isnan(value) for value in (found.auc("a"), found.noticed(0.25, "a")))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "demo"])
+def test_the_committed_figures_are_those_of_their_arrays(name: str):
+    folder = DOCS / name / "detection"
+    found = stored(folder)
+    assert json.loads((folder / "detection.json").read_text())["figures"] == found.figures()
+    assert found.robust().value <= found.robust(halved=True).value
+    strict, lax = max(found.evaded), min(found.evaded)
+    for less, more in [
+        *((found.evaded_halved[rate], found.evaded[rate]) for rate in found.evaded),
+        *((evaded[strict], evaded[lax]) for evaded in (found.evaded, found.evaded_halved)),
+    ]:
+        assert not (less & ~more).any()
 
 
 @pytest.mark.parametrize("name", BENIGN)
@@ -104,6 +178,77 @@ def test_a_network_that_routes_is_judged_and_left_as_it_was():
     assert model.training and all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     for rate in (0.01, 0.05):
         assert found.with_rejection(rate).value <= found.clean.correct.float().mean()
+
+
+def planted(n: int) -> tuple[Planted, Dataset]:
+    model = Planted("honest")
+    images = (planted_sample(model, n).x * 255).round().byte()
+    nought = torch.zeros(n, dtype=torch.int64)
+    return model, Dataset("planted", "test", images, nought, torch.arange(n), tuple("abc"))
+
+
+def test_what_evades_a_stricter_alarm_or_in_a_smaller_ball_is_not_sought_again(monkeypatch: pytest.MonkeyPatch):
+    def once(threat: ThreatModel, caught: float) -> Mapping[str, Steer]:
+        asked.append((threat.eps, caught))
+        return {"evade-sum": evasions(threat, caught)["evade-sum"]} if len(asked) == 1 else {}
+
+    asked: list[tuple[float, float]] = []
+    monkeypatch.setattr(awnet.evaluation.detection, "evasions", once)
+    model, dataset = planted(24)
+    found = detection(model, dataset, lambda ball: {}, threat=Linf(0.2), rates=(0.05, 0.25))
+    assert [eps for eps, _ in asked] == [0.1, 0.1, 0.2, 0.2] and asked[0][1] > asked[1][1]
+    first = found.evaded_halved[0.25]
+    assert first.any() and not first.all()
+    assert all(torch.equal(first, hits) for hits in (found.evaded_halved[0.05], *found.evaded.values()))
+
+
+def test_images_found_by_attacks_at_half_of_eps_evade_at_eps():
+    """The attack at eps does next to nothing."""
+    heights = torch.tensor([100, 118, 122, 126, 140])  # of 255; they are in class 0 up to 127
+    images = torch.full((5, 3, 8, 8), 64, dtype=torch.uint8)
+    images[:, 0, 0, 0] = heights
+    dataset = Dataset("made", "test", images, torch.zeros(5, dtype=torch.int64), torch.arange(5), tuple("ab"))
+    found = detection(
+        Detector(),
+        dataset,
+        lambda ball: {"a": fgsm(ball) if ball.eps < 0.1 else PGD(threat=ball, steps=1, step_size=0.001)},
+        threat=BALL,
+        rates=(0.05,),
+    )
+    assert found.evaded_halved[0.05].tolist() == [False, True, True, True, True]
+    assert torch.equal(found.evaded[0.05], found.evaded_halved[0.05])
+    assert found.with_rejection(0.05).value == found.robust().value == 0.2
+
+
+class Notices(nn.Module):
+    """Knows every image whose pixels are no 255ths; its class is that of one pixel, by the boundary at a half."""
+
+    def detect(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        height, steps = x[:, 0, 0, 0] - 0.5, x.detach().flatten(1) * 255
+        whole = ((steps - steps.round()).abs() < 1e-3).all(1)
+        return torch.stack([-height, height], dim=1), whole.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.detect(x)[0]
+
+
+def test_a_perfect_detector_has_an_auc_of_one_where_an_attack_gives_back_what_it_cannot_break():
+    images = torch.full((6, 3, 8, 8), 64, dtype=torch.uint8)
+    images[:, 0, 0, 0] = torch.tensor(
+        [20, 60, 110, 120, 140, 150]
+    )  # two too far for FAB, two misclassified as they are
+    dataset = Dataset("made", "test", images, torch.zeros(6, dtype=torch.int64), torch.arange(6), tuple("ab"))
+    found = detection(
+        Notices(),
+        dataset,
+        lambda ball: {"fab": FAB(threat=ball, targets=1, steps=5), "pgd": PGD(threat=ball, steps=2)},
+        threat=BALL,
+        rates=(0.05,),
+    )
+    assert found.attacked["fab"].changed.tolist() == [False, False, True, True, False, False]
+    assert found.attacked["pgd"].changed.all() and not found.clean.changed.any()
+    assert found.auc("fab") == found.auc("fab", fooled=True) == found.noticed(0.05, "fab") == 1.0
+    assert found.auc("pgd") == 1.0 and found.figures()["attacks"]["fab"]["changed"] == 2
 
 
 @pytest.mark.parametrize("name", ["resnet18", "rdi-resnet38", "advmoe-resnet18", "awnet-mixbn"])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from attacks.nets import small_net
-from awnet.attacks import PGD, Attack, Engine, TensorExamples, fgsm
+from awnet.attacks import FAB, PGD, Attack, Engine, TensorExamples, fgsm
 from awnet.attacks.adaptive import evasions
 from awnet.config import from_json
 from awnet.data import Dataset
@@ -64,11 +64,26 @@ def test_pairs_are_of_images_that_are_right(model: nn.Module):
 
 
 def test_told_by_hand():
-    told = Told(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0]), torch.tensor([True, False]))
+    told = Told(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0]), torch.tensor([True, False]), torch.ones(2).bool())
     assert told.auc() == 0.75 and told.auc(fooled=True) == 0.5
     assert told.noticed(0.5) == 1 and told.noticed(0.5, fooled=True) == 1 and told.noticed(0.0) == 0.5
     nobody = told._replace(fooled=torch.zeros(2).bool())
     assert nobody.auc(fooled=True) != nobody.auc(fooled=True)  # NaN
+    one = told._replace(changed=torch.tensor([False, True]))
+    assert one.auc() == one.noticed(0.0) == 1 and one.auc(fooled=True) != one.auc(fooled=True)
+    none = told._replace(changed=torch.zeros(2).bool())
+    assert none.auc() != none.auc() and none.noticed(0.5) != none.noticed(0.5)
+
+
+def test_images_that_an_attack_gives_back_are_not_scored(model: nn.Module):
+    fab = FAB(threat=Linf(0.05), targets=2, steps=5)
+    found = pairs(model, fab, TEST, engine=ENGINE, seed=0)
+    assert 0 < found.changed.sum() < len(found.x) and torch.equal(found.changed, found.fooled)
+    detectors = {"max-softmax": MaxSoftmax()}
+    told = compare(model, detectors, {"fab": fab}, train=TRAIN, validation=VALIDATION, test=TEST, engine=ENGINE)
+    one, figures = told.told["max-softmax"]["fab"], told.figures()["max-softmax"]["fab"]
+    assert torch.equal(one.changed, found.changed) and figures["changed"] == found.changed.sum()
+    assert figures["AUC"] == figures["AUC, fooled"] == auc(one.clean, one.attacked[found.changed])
 
 
 def test_the_table(model: nn.Module, tmp_path):
@@ -96,6 +111,7 @@ def test_the_table(model: nn.Module, tmp_path):
     assert from_json(said["detectors"]["mahalanobis"]) == Mahalanobis()
     kept = load_file(tmp_path / "record" / "detectors.safetensors")
     assert torch.equal(kept["mahalanobis/pgd/attacked"], told.attacked)
+    assert torch.equal(kept["mahalanobis/pgd/changed"], by_hand.changed)
 
 
 def test_nothing_right_is_told(model: nn.Module):

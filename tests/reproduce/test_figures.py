@@ -76,6 +76,11 @@ def test_table_5_is_made_of_its_records(tmp_path: Path):
     page = table5.page(bench, tmp_path)
     assert "| 100.00 | 98.00 | 50.00 |" in page and "| +0.0 | −1.9 | −49.9 |" in page
     assert "(small/records/cifar10/awnet/detectors/detectors.json)" in page
+    few = zip(TABLE5.attacks, (1.0, 0.98, float("nan")), (80, 57, 0), strict=True)
+    figures = {"router": {attack: {"images": 80, "changed": n, "AUC": auc} for attack, auc, n in few}}
+    (folder / "detectors.json").write_text(json.dumps({"figures": figures}))
+    page = table5.page(bench, tmp_path)
+    assert "| 100.00 | 98.00 (57 of 80 changed) | – (0 of 80 changed) |" in page and "| +0.0 | −1.9 | – |" in page
 
 
 @pytest.mark.parametrize("system", table5.watched())
