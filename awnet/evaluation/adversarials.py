@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,20 @@ class Adversarials:
         return Adversarials(
             attacks=names, positions=self.positions[kept], ids=self.ids[kept], by=by[kept], x_adv=self.x_adv[kept]
         )
+
+    def shown(self, broke: Mapping[str, Hits]) -> set[str]:
+        """The largest set of these attacks in which each example that one broke has an image, made by one of the set.
+
+        Args:
+            broke: by the names of the attacks, which examples of the record each broke.
+        """
+        names = set(broke)
+        while True:
+            positions = self.of(names).positions
+            bare = {name for name in names if broke[name].index_fill(0, positions, False).any()}
+            if not bare:
+                return names
+            names -= bare
 
     def save(self, folder: Path, before: str = "") -> str:
         """Write the file; the one before stays until `forget_previous`, for a reader who meets the old record.json.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from awnet.attacks.apgd import APGD
-from awnet.attacks.attack import Attack
+from awnet.attacks.attack import Attack, frozen_for_attack
 from awnet.attacks.engine import Engine, Sweep, TensorExamples
 from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
@@ -32,7 +32,8 @@ from awnet.errors import Mistake, unknown
 from awnet.evaluation.journal import Journal
 from awnet.folders import whole_folder
 from awnet.losses import DLR, CrossEntropy, Loss, TargetedDLR
-from awnet.models.model import fingerprint
+from awnet.models.awnet import AWNet
+from awnet.models.model import fingerprint, judge
 from awnet.types import Images, Labels
 
 VERSIONS = {
@@ -42,6 +43,9 @@ VERSIONS = {
     "custom": [],
 }
 KNOWN = VERSIONS["plus"]
+
+FEW = 8  # images on which a model is known again, each asked about so many times
+ROUNDING = 5e-3  # of the largest logit, between two machines; TF32 keeps three digits
 
 
 @dataclass(slots=True)
@@ -87,7 +91,8 @@ class AutoAttack:
     - "fab", FAB without targets, is FAB-T from as many starts, after which "fab-t" has nothing left to do and is not run.
     - Linf and L2 "plus" are the reference's; L1 uses the larger radii of its "standard" in every version.
     - `state_path` is a folder. A run that is killed goes on where it was, inside an attack too, to the very same result, and
-      all adversarial images are returned, not those of the last process alone. A state of another run is a mistake.
+      all adversarial images are returned, not those of the last process alone. A state of another run is a mistake; the
+      model, which may be a function, is known again by its weights, its knob and its logits on the first images.
     - The reference's warnings about models (randomised, probabilities, dynamic) are part of the rigour report.
     - Bad input raises `awnet.Mistake`. A TensorFlow model is not taken.
 
@@ -231,6 +236,7 @@ class AutoAttack:
         pixels = digest([x.cpu().numpy().tobytes(), y.cpu().numpy().tobytes()])
         of = {
             "model": fingerprint(model),
+            "knob": to_json(model.knob) if isinstance(model, AWNet) else None,
             "images": pixels,
             "suite": to_json(suite),
             "seed": seed,
@@ -238,7 +244,7 @@ class AutoAttack:
         }
         clean = engine.predict(model, examples)
         self._log(f"initial accuracy: {clean.correct.double().mean().item():.2%}")
-        journal = self._journal(state_path, of)
+        journal = self._journal(state_path, of, model, x)
         began, told = time.monotonic(), _Told(suite.names, clean.correct, max(bs, 1), self._log)
 
         def begin(member: int) -> Sweep:
@@ -269,18 +275,24 @@ class AutoAttack:
         self._log(f"robust accuracy: {robust:.2%}")
         return x_adv, y_adv, robust
 
-    def _journal(self, state_path: str | Path | None, of: Any) -> Journal | None:
+    def _journal(
+        self, state_path: str | Path | None, of: dict[str, Any], model: nn.Module, x: Images
+    ) -> Journal | None:
         if state_path is None:
             return None
         folder = Path(state_path)
         if folder.is_file():
             raise Mistake(f"{folder} is a file, perhaps a state of the reference's; awnet keeps its state in a folder")
+        answers = _answers(model, x[:FEW])
+        of = {**of, "logits": answers[0].tolist()}
         if (whole_folder(folder) / "training.json").exists():
-            if read_state(folder)["of"] != of:
+            known = read_state(folder)["of"]
+            if not _same(known, of, answers, weights=bool(model.state_dict())):
                 raise Mistake(
                     f"{folder} holds the state of another run (model, images, attacks, seed or batch size differ); choose "
                     "another state_path"
                 )
+            of = known  # its logits as they were
             self._log(f"Restored state from {folder}")
         else:
             self._log(f"Created state in {folder}")
@@ -370,6 +382,34 @@ class _Told:
         name, robust = self.names[self.member].upper(), stands.double().mean().item()
         self.log(f"robust accuracy after {name}: {robust:.2%} (total time {seconds:.1f} s)")
         self.member, self.done = self.member + 1, 0
+
+
+def _answers(model: nn.Module, x: Images) -> Tensor:
+    """The logits of a few images, asked for again and again, shape (times, images, classes)."""
+    device = next((p.device for p in model.parameters()), x.device)
+    with torch.no_grad(), frozen_for_attack(model):
+        logits = torch.stack([judge(model, x.to(device))[0] for _ in range(FEW)])
+    return logits.float().cpu().nan_to_num(0, 0, 0)
+
+
+def _same(known: dict[str, Any], of: dict[str, Any], answers: Tensor, *, weights: bool) -> bool:
+    """Whether a state is of a run.
+
+    Args:
+        known: what the state says that it is of. One of an earlier version, without logits, goes by the weights alone.
+        of: what the run is of.
+        answers: of its model; where they differ, it draws random numbers, and one more answer may differ likewise.
+        weights: whether the model has any.
+    """
+    if any(known[name] != of.get(name) for name in known if name != "logits"):
+        return False
+    if "logits" not in known:
+        return weights
+    logits, first = torch.tensor(known["logits"]), answers[0]
+    if logits.shape != first.shape:
+        return False
+    drawn = (answers - first).abs().max()
+    return bool((logits - first).abs().max() <= ROUNDING * first.abs().max() + 2 * drawn)
 
 
 def _examples(x: Images, y: Labels) -> TensorExamples:

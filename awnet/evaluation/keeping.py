@@ -9,19 +9,25 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from awnet.attacks.attack import Attack
 from awnet.attacks.engine import Outcome
 from awnet.attacks.suite import Suite
+from awnet.checkpoint import read_state
 from awnet.config import to_json
 from awnet.errors import Mistake
 from awnet.evaluation.adversarials import Adversarials, forget_previous, read_adversarials
 from awnet.evaluation.journal import Journal
-from awnet.evaluation.record import Record
+from awnet.evaluation.record import Record, Result
 from awnet.evaluation.shared import Share
-from awnet.folders import alone, remove_folder
+from awnet.folders import alone, remove_folder, whole_folder
 from awnet.json_file import read_json
 
 JOURNAL = "journal"  # the folder, inside the record's, of the attack under way; several processes have journal-0, ...
+PREDICTIONS = "clean predictions"
+TURNED = 0.005  # of the clean predictions, between two machines
+RANDOM = "the model draws random numbers"  # so begins the remark on it in a record
 
 
 class Keeping:
@@ -53,26 +59,26 @@ class Keeping:
             yield
 
     def known(self, record: Record, attacks: Mapping[str, Attack | Suite], *, resume: bool) -> Record:
-        """The record with what the one in the folder holds already.
+        """The record with what the one in the folder holds already and is still good.
+
+        That is what was found of the clean images, and of attacks with the settings that are asked for. An adversarial image
+        is of the first attack that broke its example; where that one is run again, so is each other that broke an example of
+        which no image is left.
 
         Raises:
-            Mistake: that is the record of another evaluation, or of this one without `resume`.
+            Mistake: that is the record of another evaluation, or of this one without `resume`; or an attack has to be run
+                again that was not asked for.
         """
         out = self.out
-        if not out:
-            return record
-        record = self._share.first(lambda: _with_known(out, record, attacks, resume=resume))
-        if self._share.leads and self._images and record.adversarials:
-            self._found = read_adversarials(out, record.adversarials).of(set(record.attacks))
-        return record
+        return self._share.first(lambda: self._with_known(out, record, attacks, resume=resume)) if out else record
 
     def journal(self, record: Record, name: str, attack: Attack | Suite) -> Journal:
         """Of this process, on one attack; another number of processes has other shares, and goes on from none of it."""
         of = {**_identity(record), "attack": name, "settings": to_json(attack)}
-        out, share = self.out or Path(), self._share
-        if share.world == 1:
-            return Journal(out / JOURNAL, of, self._seconds)
-        return Journal(out / f"{JOURNAL}-{share.rank}", {**of, "process": [share.rank, share.world]}, self._seconds)
+        out, share, place = self.out or Path(), self._share, JOURNAL
+        if share.world > 1:
+            place, of = f"{JOURNAL}-{share.rank}", {**of, "process": [share.rank, share.world]}
+        return Journal(out / place, _as_written(out / place, of) if self.out else of, self._seconds)
 
     def save(self, record: Record, name: str, outcome: Outcome) -> Record:
         """Save the record after one more attack, with the images that this one broke first, and drop its journal.
@@ -105,6 +111,46 @@ class Keeping:
         if out:
             self._share.first(lambda: record.save(out))
 
+    def _with_known(self, out: Path, record: Record, attacks: Mapping[str, Attack | Suite], *, resume: bool) -> Record:
+        if not (out / "record.json").exists():
+            if not resume and _journals(out):
+                raise Mistake(f"{out} holds an evaluation under way; --resume goes on, or choose another --out")
+            return record
+        known = Record.load(out)
+        other = _differing(_identity(record), _identity(known))
+        if other:
+            raise Mistake(f"{out} holds another evaluation ({' and '.join(other)} differ); choose another --out")
+        if not resume:
+            raise Mistake(
+                f"{out} holds this evaluation already; --resume adds what is missing, or choose another --out"
+            )
+        asked = {name: to_json(attack) for name, attack in attacks.items()}
+        kept = {
+            name: found for name, found in known.attacks.items() if asked.get(name, found.settings) == found.settings
+        }
+        if self._images and known.adversarials:
+            kept = self._with_images(out, known, kept, set(asked))
+        elif kept:
+            self._images = False  # those of the attacks to come alone would show the record in part
+        samples = known.samples if known.samples and known.samples.attack in kept else None
+        rigour = known.rigour if kept.keys() == known.attacks.keys() and asked.keys() <= kept.keys() else ()
+        record = record.remarked(known.model.get("remarks", ()))
+        clean, adversarials = known.clean, known.adversarials  # what counts as broken is what did when images were kept
+        return replace(record, clean=clean, attacks=kept, samples=samples, adversarials=adversarials, rigour=rigour)
+
+    def _with_images(self, out: Path, known: Record, kept: dict[str, Result], asked: set[str]) -> dict[str, Result]:
+        """Of the results that could be kept those that the images still show."""
+        found = read_adversarials(out, known.adversarials)
+        shown = found.shown({name: known.clean.correct & ~result.correct for name, result in kept.items()})
+        unasked = sorted(kept.keys() - shown - asked)
+        if unasked:
+            raise Mistake(
+                f"{out} has no adversarial image left of some examples that {' and '.join(unasked)} broke; ask for "
+                f"{'them' if len(unasked) > 1 else 'it'} too, to be run again, or choose another --out"
+            )
+        self._found = found.of(shown)
+        return {name: result for name, result in kept.items() if name in shown}
+
     def _save_images(self, out: Path, record: Record, name: str, outcome: Outcome) -> str:
         channels, height, width = record.data["shape"]
         before = self._found or Adversarials.none((channels, height, width))
@@ -130,27 +176,35 @@ def _journals(out: Path) -> list[Path]:
     return sorted(path for path in out.glob(f"{JOURNAL}*") if path.suffix != ".part")
 
 
-def _with_known(out: Path, record: Record, attacks: Mapping[str, Attack | Suite], *, resume: bool) -> Record:
-    if not (out / "record.json").exists():
-        if not resume and _journals(out):
-            raise Mistake(f"{out} holds an evaluation under way; --resume goes on, or choose another --out")
-        return record
-    known = Record.load(out)
-    ours, theirs = _identity(record), _identity(known)
-    other = [name for name in ours if ours[name] != theirs[name]]
-    if other:
-        raise Mistake(f"{out} holds another evaluation ({' and '.join(other)} differ); choose another --out")
-    if not resume:
-        raise Mistake(f"{out} holds this evaluation already; --resume adds what is missing, or choose another --out")
-    asked = {name: to_json(attack) for name, attack in attacks.items()}
-    kept = {name: found for name, found in known.attacks.items() if asked.get(name, found.settings) == found.settings}
-    samples = known.samples if known.samples and known.samples.attack in kept else None
-    rigour = known.rigour if kept.keys() == known.attacks.keys() and asked.keys() <= kept.keys() else ()
-    record = record.remarked(known.model.get("remarks", ()))
-    return replace(record, attacks=kept, samples=samples, adversarials=known.adversarials, rigour=rigour)
+def _as_written(folder: Path, of: dict[str, Any]) -> dict[str, Any]:
+    """What a journal says that it is of, where that is the same but for rounding."""
+    if not (whole_folder(folder) / "training.json").exists():
+        return of
+    known = read_state(folder).get("of")
+    return known if isinstance(known, dict) and not _differing(of, known) else of
+
+
+def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """The names of what differs; the clean predictions only tell where all else is the same."""
+    other = [name for name in {**theirs, **ours} if name != PREDICTIONS and ours.get(name) != theirs.get(name)]
+    a, b = ours.get(PREDICTIONS), theirs.get(PREDICTIONS)
+    if other or a is None or b is None:  # a journal of an earlier version has none
+        return other
+    same = len(a) == len(b) and float((torch.tensor(a) != torch.tensor(b)).double().mean()) <= TURNED
+    return [] if same else [PREDICTIONS]
 
 
 def _identity(record: Record) -> dict[str, Any]:
-    """What has to be the same for results to stand in one record."""
+    """What has to be the same for results to stand in one record.
+
+    The clean predictions tell a network whose settings are no tensors; not one that draws random numbers.
+    """
     model = {name: record.model.get(name) for name in ("class", "fingerprint", "knob")}
-    return {"network": model, "images": record.data, "threat model": record.threat, "seed or engine": record.run}
+    drawn = any(remark.startswith(RANDOM) for remark in record.model.get("remarks", ()))
+    return {
+        "network": model,
+        "images": record.data,
+        "threat model": record.threat,
+        "seed or engine": record.run,
+        PREDICTIONS: None if drawn else record.clean.prediction.tolist(),
+    }

@@ -11,14 +11,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from awnet.attacks import PGD, Suite, fgsm
+from awnet.attacks import PGD, Suite
 from awnet.errors import Mistake
 from awnet.evaluation import Record
 from awnet.evaluation.adversarials import FILE, PREVIOUS, Adversarials, find_adversarials, read_adversarials
-from evaluation.test_evaluate import DATA, ENGINE, SUITE, THREAT, judged
+from awnet.evaluation.verify import verify
+from evaluation.test_evaluate import DATA, ENGINE, SUITE, THREAT, Counting, judged
 from evaluation.test_evaluate import model as model  # the fixture
 
-WEAK, STRONG = replace(fgsm(THREAT), step_size=0.8), PGD(threat=THREAT, steps=6)
+WEAK, STRONG = PGD(threat=THREAT, steps=1, step_size=0.8, initial="zero"), PGD(threat=THREAT, steps=6)
 
 
 @pytest.mark.parametrize("attacks", [{"weak": WEAK, "strong": STRONG}, {"strong": STRONG, "weak": WEAK}, {"aa": SUITE}])
@@ -35,22 +36,77 @@ def test_each_broken_example_has_its_image(attacks: dict[str, PGD | Suite], mode
         assert by == first and torch.equal(found.x_adv[row], outcomes[first].x_adv[position])
 
 
-def test_added_attacks_add_their_images_and_another_setting_replaces_them(model: nn.Module, tmp_path: Path):
+def test_added_attacks_add_their_images(model: nn.Module, tmp_path: Path):
     whole = judged(model, {"weak": WEAK, "strong": STRONG}, out=tmp_path / "whole")
     judged(model, {"weak": WEAK}, out=tmp_path / "parts")
     parts = judged(model, {"weak": WEAK, "strong": STRONG}, out=tmp_path / "parts", resume=True)
     assert parts.adversarials == whole.adversarials == Record.load(tmp_path / "parts").adversarials != ""
     assert (tmp_path / "parts" / FILE).read_bytes() == (tmp_path / "whole" / FILE).read_bytes()
 
-    changed = judged(model, {"weak": replace(WEAK, step_size=0.01)}, out=tmp_path / "parts", resume=True)
-    found = read_adversarials(tmp_path / "parts", changed.adversarials)
-    by_strong = ~changed.attacks["strong"].correct & changed.clean.correct
-    names = [found.attacks[i] for i in found.by.tolist()]
-    # the examples whose image was the old attack's have none; nobody else's is lost
-    old = read_adversarials(tmp_path / "whole", whole.adversarials)
-    lost = set(old.positions[old.by == 0].tolist())
-    assert set(found.positions.tolist()) == set(by_strong.nonzero()[:, 0].tolist()) - lost
-    assert set(names) == {"strong"}
+
+STILL = replace(WEAK, step_size=1e-9)  # breaks nothing
+CHANGED = replace(WEAK, step_size=0.01)
+
+
+def test_who_has_no_image_left_of_an_example_is_run_again(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """An image is of the first attack that broke its example: where that one's go, others must show what they broke."""
+    first = replace(WEAK, step_size=0.7)
+    attacks = {"still": STILL, "first": first, "weak": WEAK, "strong": STRONG}
+    before = judged(model, attacks, out=tmp_path)
+    found = read_adversarials(tmp_path, before.adversarials)
+    assert {found.attacks[by] for by in found.by.tolist()} == {"first", "weak", "strong"}
+    counting = Counting(monkeypatch)
+    changed = {**attacks, "weak": CHANGED}
+    record = judged(model, changed, out=tmp_path, resume=True)
+    assert counting.ran == [CHANGED, STRONG] and list(record.attacks) == ["still", "first", "weak", "strong"]
+    assert verify(tmp_path, model, DATA).holds
+    assert len(read_adversarials(tmp_path, record.adversarials)) == (record.clean.correct & ~record.worst).sum()
+    judged(model, changed, out=tmp_path, resume=True)
+    assert len(counting.ran) == 2
+
+
+def test_an_attack_that_nobody_asked_for_is_not_lost(model: nn.Module, tmp_path: Path):
+    judged(model, {"weak": WEAK, "strong": STRONG, "still": STILL}, out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(Mistake, match="some examples that strong broke; ask for it too, to be run again"):
+        judged(model, {"weak": CHANGED}, out=tmp_path, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    record = judged(model, {"still": replace(STILL, step_size=2e-9)}, out=tmp_path, resume=True)
+    assert list(record.attacks) == ["weak", "strong", "still"] and verify(tmp_path, model, DATA).holds
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_without_images_nothing_has_to_be_shown(
+    before: bool, model: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    attacks = {"weak": WEAK, "strong": STRONG}
+    judged(model, attacks, out=tmp_path, keep_adversarials=before)
+    counting = Counting(monkeypatch)
+    judged(model, {**attacks, "weak": CHANGED}, out=tmp_path, resume=True, keep_adversarials=False)
+    assert counting.ran == [CHANGED]
+    record = judged(model, attacks, out=tmp_path, resume=True)
+    assert counting.ran == [CHANGED, WEAK] and record.adversarials == "", "a part of them would show nothing"
+
+
+@pytest.mark.parametrize("by", [[0, 1, 2], [2, 1, 0]], ids=str)
+def test_which_attacks_are_shown(by: list[int]):
+    """A chain of three examples: each attack shows one of them and broke that one and the one before."""
+    images = Adversarials(
+        attacks=("a", "b", "c"),
+        positions=torch.arange(3),
+        ids=torch.arange(3),
+        by=torch.tensor(by),
+        x_adv=torch.zeros(3, 1, 2, 2),
+    )
+    of = torch.tensor(by)
+    broke = {name: (of == place) | (of == place - 1) for place, name in enumerate("abc")}
+    assert images.shown(broke) == {"a", "b", "c"}
+    assert images.shown({name: broke[name] for name in "ab"}) == {"a", "b"}
+    assert images.shown({name: broke[name] for name in "bc"}) == set()
+    assert images.shown({name: broke[name] for name in "ac"}) == {"a"}
+    assert images.shown({}) == set()
 
 
 @pytest.mark.parametrize("moment", ["before the images", "before the record"])

@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from torch import Tensor, nn
 import awnet
 from attacks.nets import lively, small_net
 from awnet.attacks import APGD, EOT, FAB, Engine, Square, TensorExamples, auto_attack
+from awnet.checkpoint import read_state, save_state
 from awnet.errors import Mistake
 from awnet.evaluation.drop_in import AutoAttack
 from awnet.losses import DLR, TargetedDLR
-from awnet.models import create
+from awnet.models import AWNet, Knob, create
 from awnet.models.resnet import ResNetConfig
 from awnet.threat_model import L1, L2, Linf, ThreatModel
+from models.randomised import unsettle
+from training.tiny import DYNAMIC
 
 N, EPS = 16, 0.008
 
@@ -210,6 +214,87 @@ def test_a_state_of_another_run_is_told(model: nn.Module, x: Tensor, y: Tensor, 
     (tmp_path / "file").write_text("{}")
     with pytest.raises(Mistake, match="is a file"):
         ours(model).run_standard_evaluation(x, y, state_path=tmp_path / "file")
+
+
+class Sharpened(nn.Module):
+    """A network with a setting that is no tensor."""
+
+    def __init__(self, net: nn.Module, by: float) -> None:
+        super().__init__()
+        self.net, self.by = net, by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.by * self.net(x)
+
+
+class Asked:
+    """A function that counts how many images it is asked about; what it answers is sharpened, and drawn at random."""
+
+    def __init__(self, net: nn.Module, by: float = 1.0, noise: float = 0.0) -> None:
+        self.net, self.by, self.noise, self.count = net, by, noise, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.count += len(x)
+        logits = self.by * self.net(x)
+        return logits + self.noise * torch.randn_like(logits)
+
+
+def squared(model: Any, x: Tensor, y: Tensor, state: Path) -> Tensor:
+    """By Square alone, which is quick."""
+    return ours(model, version="custom", attacks_to_run=["square"]).run_standard_evaluation(x, y, 8, False, state)
+
+
+@pytest.mark.parametrize("make", [Asked, Sharpened], ids=["function", "module"])
+def test_a_model_without_tensors_of_its_own_is_known_by_its_logits(
+    make: Callable[..., Any], model: nn.Module, x: Tensor, y: Tensor, tmp_path: Path
+):
+    found = squared(make(model, 1.0), x, y, tmp_path)
+    for other in (make(model, -1.0), make(model, 1.02)):
+        with pytest.raises(Mistake, match="the state of another run"):
+            squared(other, x, y, tmp_path)
+    assert torch.equal(squared(make(model, 1.0), x, y, tmp_path), found)
+
+
+def test_a_model_with_a_knob_is_known_by_it(x: Tensor, y: Tensor, tmp_path: Path):
+    model = unsettle(create(DYNAMIC, classes=10), x)
+    assert isinstance(model, AWNet)
+    squared(model, x, y, tmp_path)
+    nearly = model.turned(replace(model.knob, p_max=1 - 1e-5))
+    assert nearly.knob != model.knob == Knob()
+    with pytest.raises(Mistake, match="the state of another run"):
+        squared(nearly, x, y, tmp_path)
+    squared(model.turned(Knob()), x, y, tmp_path)
+
+
+def test_a_run_goes_on_where_logits_are_rounded_otherwise(model: nn.Module, x: Tensor, y: Tensor, tmp_path: Path):
+    once, again = Asked(model), Asked(model, 1 + 1e-3)
+    found = squared(once, x, y, tmp_path)
+    assert torch.equal(squared(again, x, y, tmp_path), found)
+    assert again.count < once.count / 2, "the attack is not run again"
+
+
+def test_a_run_on_a_model_that_draws_random_numbers_goes_on(model: nn.Module, x: Tensor, y: Tensor, tmp_path: Path):
+    once, again = Asked(model, noise=0.1), Asked(model, noise=0.1)
+    squared(once, x, y, tmp_path)
+    squared(again, x, y, tmp_path)
+    assert again.count < once.count / 2
+    with pytest.raises(Mistake, match="the state of another run"):
+        squared(Asked(model, -1.0, noise=0.1), x, y, tmp_path)
+
+
+def test_a_state_of_before_logits_were_kept_goes_by_the_weights(model: nn.Module, x: Tensor, y: Tensor, tmp_path: Path):
+    def earlier(state: Path) -> Path:
+        content = read_state(state)
+        del content["of"]["logits"], content["of"]["knob"]
+        save_state(state, content)
+        return state
+
+    found = squared(model, x, y, tmp_path / "module")
+    asked = Asked(model)
+    squared(asked, x, y, tmp_path / "function")
+    assert torch.equal(squared(model, x, y, earlier(tmp_path / "module")), found)
+    with pytest.raises(Mistake, match="the state of another run"):
+        squared(asked, x, y, earlier(tmp_path / "function"))
 
 
 def test_a_function_is_a_model_too(model: nn.Module, x: Tensor, y: Tensor):
