@@ -143,8 +143,11 @@ def ensure(
 ) -> Path:
     """The run of an experiment that several may need: trained to its end, unless it was, by whoever comes first.
 
-    Another process that is training it is waited for. The arguments, what is returned and the mistakes are those of `run`.
+    Another process that is training it is waited for. Public weights that were imported into `out` take the run's place. The
+    arguments, what is returned and the mistakes are those of `run`.
     """
+    if imported(out):
+        return out
     with alone(out, wait=True):
         if not complete(out, experiment, _given_images(splits)):
             _run(experiment, out, resume=True, device=device, quiet=quiet, splits=splits)
@@ -312,12 +315,26 @@ def _teacher(
         path = Path(name)
         if not path.exists():
             raise Mistake(f"the {role} teacher {name!r} is neither a folder nor a recipe (awnet list recipes)")
-    about = checkpoint.read_about(path)
-    if len(about["classes"]) != len(classes):
-        raise Mistake(f"the {role} teacher in {path} has {len(about['classes'])} classes, the data {len(classes)}")
-    if about["shape"][0] != channels:
-        raise Mistake(f"the {role} teacher in {path} takes {about['shape'][0]} channels, the images have {channels}")
+    check_fits(path, f"the {role} teacher", classes=len(classes), channels=channels)
     return checkpoint.load(path)
+
+
+def check_fits(path: Path, what: str, *, classes: int, channels: int) -> None:
+    """Refuse a network that is shown images which it was not made for.
+
+    Args:
+        path: its checkpoint, or a run's folder.
+        what: how the message calls it.
+        classes, channels: of the images.
+
+    Raises:
+        Mistake: it has others.
+    """
+    about = checkpoint.read_about(path)
+    if len(about["classes"]) != classes:
+        raise Mistake(f"{what} in {path} has {len(about['classes'])} classes, the data {classes}")
+    if about["shape"][0] != channels:
+        raise Mistake(f"{what} in {path} takes {about['shape'][0]} channels, the images have {channels}")
 
 
 def _neighbour(out: Path, own: str, other: str) -> Path:
@@ -364,6 +381,15 @@ def complete(path: Path, experiment: Experiment, given: Mapping[str, str] | None
     return same and checkpoint.read_about(path / "last")["epoch"] == experiment.training.epochs
 
 
+def imported(folder: Path) -> bool:
+    """Whether a folder is itself a checkpoint of public weights, as `awnet import` writes one: it needs no training."""
+    return _is_checkpoint(folder) and "public" in checkpoint.read_about(folder)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in checkpoint.DESCRIPTIONS)
+
+
 def _describes(file: Path, experiment: Experiment, given: Mapping[str, str]) -> bool:
     """Whether this very experiment was saved in a file; a field that the file does not know had its default."""
     saved, own = _read(file), _plain(experiment)
@@ -373,7 +399,9 @@ def _describes(file: Path, experiment: Experiment, given: Mapping[str, str]) -> 
 
 
 def _claim(out: Path, experiment: Experiment, given: dict[str, str], *, resume: bool) -> None:
-    """Make the folder this experiment's, unless a run of another has saved something there."""
+    """Make the folder this experiment's, unless a run of another has saved something there, or it is a checkpoint itself."""
+    if _is_checkpoint(out):  # which whoever reads the folder would be given, whatever is trained in it
+        raise Mistake(f"{out} is itself a checkpoint, not the folder of a run; choose another --out")
     file = out / "experiment.json"
     text = {"format": FORMAT, "experiment": _plain(experiment), "given": given}
     saved = any(whole_folder(out / name).exists() for name in ("best", "last"))

@@ -1,9 +1,9 @@
 """Public checkpoints in the formats of their authors, by names and shapes: what a layer is called there, and here.
 
 TRADES (Zhang et al., 2019), HAT (Rade and Moosavi-Dezfooli, 2022), MTARD (Zhao et al., 2022) with its teachers, Gowal et al.
-(2020), and what RobustBench (Croce et al., 2021, https://arxiv.org/abs/2010.09670) holds of these networks. Names were
-compared with the published code. A file is read as safetensors, or by `torch.load(weights_only=True)`: tensors and plain
-containers, and nothing in it is ever run.
+(2020), what RobustBench (Croce et al., 2021, https://arxiv.org/abs/2010.09670) holds of these networks, and, to be fine-tuned,
+Swin transformers on ImageNet (Liu et al., 2021, and timm). Names were compared with the published code. A file is read as
+safetensors, or by `torch.load(weights_only=True)`: tensors and plain containers, and nothing in it is ever run.
 
 Names and shapes say which numbers belong where, not what is computed with them: two codes that name alike and differ
 otherwise cannot be told apart. RobustBench has a pre-activation ResNet (Wong et al., 2020) whose shortcut takes x where ours
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -30,10 +30,13 @@ from awnet.models.model import Architecture, create, outline
 from awnet.models.preact_resnet import PreActResNetConfig
 from awnet.models.resnet import BLOCKS, ResNetConfig
 from awnet.models.resnet_cifar import ResNetCifarConfig
+from awnet.models.swin import SwinConfig
+from awnet.models.swin_geometry import resampled
 from awnet.models.swish_wide_resnet import SwishWideResNetConfig
 from awnet.models.wide_resnet import WideResNetConfig
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]  # a pattern of their names, and our name of the same
+Names = Collection[str]  # all of theirs
 
 # What wraps a network: DataParallel, a distiller's student, Sequential(network) and Sequential(normalisation, network).
 WRAPPERS = {"module", "model", "net", "network", "student", "backbone", "_orig_mod", "0", "1"}
@@ -42,7 +45,8 @@ MEAN, STD = ("mean", "mu"), ("std", "sigma")
 UNUSED = (
     r"sub_block1\.",
     r"n_averaged$",
-)  # of TRADES, through which no image passes; and a counter of averaged weights
+    r".+\.(relative_position_index|attn_mask)$",
+)  # of TRADES, through which no image passes; a counter of averaged weights; and what follows from Swin's windows
 HEAD = "head.weight"  # of every network below
 DEEPEST = 8  # containers around a state dict
 
@@ -54,13 +58,15 @@ class Adopted(NamedTuple):
         model: in eval mode.
         architecture: what it was made from, with the normalisation that the file holds.
         classes: how many it tells apart.
-        unused: names in the file that stand for nothing which an image passes through.
+        unused: names in the file that stand for no weights which an image passes through.
+        resampled: our names of the weights that were made to fit another patch or window (awnet/models/swin_geometry.py).
     """
 
     model: nn.Module
     architecture: Architecture
     classes: int
     unused: tuple[str, ...]
+    resampled: tuple[str, ...]
 
 
 def read_public(path: str | Path, key: str = "") -> dict[str, Tensor]:
@@ -129,7 +135,8 @@ def adopt(
 
     Args:
         tensors: the weights under their authors' names, or already under ours.
-        architecture: which network. Its normalisation gives way to that in the file, where there is one.
+        architecture: which network. Its normalisation gives way to that in the file, where there is one; a Swin's patch and
+            window may be others than those in the file.
         channels: of the images.
         source: what messages call the file.
 
@@ -137,8 +144,9 @@ def adopt(
         Mistake: a network whose public names are not known, one that normalises in a way that nobody has said, or names
             and shapes that do not fit.
     """
-    rules = _rules(architecture)
+    kind = _known(architecture)
     tensors, architecture = _unwrapped(dict(tensors), architecture, source)
+    rules = RULES[kind](architecture, tensors.keys())
     unused = tuple(name for name in tensors if any(re.match(pattern, name) for pattern in UNUSED))
     theirs: dict[str, str] = {}  # their name by ours
     for name in [name for name in tensors if name not in unused]:
@@ -150,6 +158,8 @@ def adopt(
         raise Mistake(f"{source} holds no linear layer of the classes; {_kind(architecture)} expects one")
     classes = len(tensors[theirs[HEAD]])
     own = outline(architecture, classes=classes, channels=channels)
+    fitted = resampled({ours: tensors[name] for ours, name in theirs.items()}, own) if kind is SwinConfig else {}
+    tensors |= {theirs[name]: t for name, t in fitted.items()}
     _check(own, theirs, tensors, architecture, source)
     weights = {
         name: tensors[theirs[name]].to(t.dtype) if name in theirs else torch.zeros(t.shape, dtype=t.dtype)
@@ -157,7 +167,7 @@ def adopt(
     }
     model = create(architecture, classes=classes, channels=channels)
     model.load_state_dict(weights)
-    return Adopted(model.eval(), architecture, classes, unused)
+    return Adopted(model.eval(), architecture, classes, unused, tuple(sorted(fitted)))
 
 
 def _unwrapped(
@@ -188,13 +198,13 @@ def _unwrapped(
     return tensors, architecture
 
 
-def _rules(architecture: Architecture) -> list[Rule]:
-    """How the published code names the layers of a network."""
+def _known(architecture: Architecture) -> type[Architecture]:
+    """The kind of a network whose layers' names in the published code are known."""
     kind = type(architecture)
     if kind not in RULES:
         known = ", ".join(sorted(kind.__name__.removesuffix("Config") for kind in RULES))
         raise Mistake(f"no public names are known for {_kind(architecture)}; known are those of {known}")
-    return RULES[kind](architecture)
+    return kind
 
 
 def _renamed(name: str, rules: list[Rule]) -> str:
@@ -238,7 +248,7 @@ def _shape(t: Tensor) -> str:
     return " x ".join(map(str, t.shape)) or "of one number"
 
 
-def _wide_resnet(architecture: WideResNetConfig) -> list[Rule]:
+def _wide_resnet(architecture: WideResNetConfig, names: Names) -> list[Rule]:
     """TRADES, MTARD, HAT and RobustBench."""
     return [
         (r"conv1\.(.+)", r"stem.\1"),
@@ -249,7 +259,7 @@ def _wide_resnet(architecture: WideResNetConfig) -> list[Rule]:
     ]
 
 
-def _swish_wide_resnet(architecture: SwishWideResNetConfig) -> list[Rule]:
+def _swish_wide_resnet(architecture: SwishWideResNetConfig, names: Names) -> list[Rule]:
     """Gowal et al., and after them HAT, MTARD and RobustBench."""
     layers = {"batchnorm_0": "bn1", "conv_0": "conv1", "batchnorm_1": "bn2", "conv_1": "conv2", "shortcut": "shortcut"}
     return [
@@ -263,7 +273,7 @@ def _swish_wide_resnet(architecture: SwishWideResNetConfig) -> list[Rule]:
     ]
 
 
-def _resnet(architecture: ResNetConfig) -> list[Rule]:
+def _resnet(architecture: ResNetConfig, names: Names) -> list[Rule]:
     """TRADES, MTARD, HAT and RobustBench."""
     return [
         (r"(conv|bn)1\.(.+)", r"trunk.\1.\2"),
@@ -273,7 +283,7 @@ def _resnet(architecture: ResNetConfig) -> list[Rule]:
     ]
 
 
-def _resnet_cifar(architecture: ResNetCifarConfig) -> list[Rule]:
+def _resnet_cifar(architecture: ResNetCifarConfig, names: Names) -> list[Rule]:
     """The ResNet-56 that teaches MTARD."""
     place = _in_one_row([(architecture.depth - 2) // 6] * 3)
     return [
@@ -284,7 +294,7 @@ def _resnet_cifar(architecture: ResNetCifarConfig) -> list[Rule]:
     ]
 
 
-def _preact_resnet(architecture: PreActResNetConfig) -> list[Rule]:
+def _preact_resnet(architecture: PreActResNetConfig, names: Names) -> list[Rule]:
     """HAT and RobustBench."""
     place = _in_one_row(BLOCKS[architecture.depth])
     return [
@@ -295,13 +305,43 @@ def _preact_resnet(architecture: PreActResNetConfig) -> list[Rule]:
     ]
 
 
-def _mobilenet_v2(architecture: MobileNetV2Config) -> list[Rule]:
+def _mobilenet_v2(architecture: MobileNetV2Config, names: Names) -> list[Rule]:
     """MTARD."""
     return [
         (r"conv1\.(.+)", r"stem.\1"),
         (r"conv2\.(.+)", r"last.\1"),
         (r"layers\.(.+)", r"blocks.\1"),
         (r"linear\.(.+)", r"head.\1"),
+    ]
+
+
+def _swin(architecture: SwinConfig, names: Names) -> list[Rule]:
+    """Liu et al. and timm. Queries, keys and values, the biases, and the four tokens that are merged lie in our order."""
+    if "patches.weight" in names:  # they are ours, whose `norm` is another than theirs
+        return []
+    merges_last = "layers.0.downsample.norm.weight" in names  # in a stage; newer versions of timm merge first, as we do
+    layers = {"norm1": "norm1", "norm2": "norm2", "attn.qkv": "attention.qkv", "attn.proj": "attention.out"}
+    layers |= {"mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2"}
+    merge = {"norm": "norm", "reduction": "reduce"}
+
+    def block(match: re.Match[str]) -> str:
+        stage, block = int(match[1]), int(match[2])
+        return f"stages.{stage}.{block + bool(stage)}"  # after the merge
+
+    return [
+        (r"patch_embed\.proj\.(.+)", r"patches.\1"),
+        (r"patch_embed\.norm\.(.+)", r"norm.\1"),
+        (r"layers\.(\d)\.blocks\.(\d+)\.attn\.relative_position_bias_table", lambda m: f"{block(m)}.attention.bias"),
+        (
+            rf"layers\.(\d)\.blocks\.(\d+)\.({'|'.join(map(re.escape, layers))})\.(.+)",
+            lambda m: f"{block(m)}.{layers[m[3]]}.{m[4]}",
+        ),
+        (
+            r"layers\.(\d)\.downsample\.(norm|reduction)\.(.+)",
+            lambda m: f"stages.{int(m[1]) + merges_last}.0.{merge[m[2]]}.{m[3]}",
+        ),
+        (r"norm\.(.+)", r"last_norm.\1"),
+        (r"head\.fc\.(.+)", r"head.\1"),
     ]
 
 
@@ -318,11 +358,12 @@ def _in_one_row(counts: list[int] | tuple[int, ...]) -> Callable[[re.Match[str]]
     return place
 
 
-RULES: dict[type[Architecture], Callable[[Any], list[Rule]]] = {
+RULES: dict[type[Architecture], Callable[[Any, Names], list[Rule]]] = {
     MobileNetV2Config: _mobilenet_v2,
     PreActResNetConfig: _preact_resnet,
     ResNetConfig: _resnet,
     ResNetCifarConfig: _resnet_cifar,
+    SwinConfig: _swin,
     SwishWideResNetConfig: _swish_wide_resnet,
     WideResNetConfig: _wide_resnet,
 }

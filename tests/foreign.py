@@ -269,6 +269,126 @@ class KuangMobileNet(nn.Module):
         return self.linear(F.adaptive_avg_pool2d(torch.relu(self.bn2(self.conv2(out))), 1).flatten(1))
 
 
+class SwinAttention(nn.Module):
+    """Among the tokens of each window, (windows, tokens, width); buffers as Liu et al. save them, where `buffers` says so."""
+
+    def __init__(self, width: int, heads: int, window: int, mask: Tensor | None, *, buffers: bool) -> None:
+        super().__init__()
+        self.heads, self.mask = heads, mask
+        places = [(i, j) for i in range(window) for j in range(window)]
+        index = [[(i - k + window - 1) * (2 * window - 1) + j - m + window - 1 for k, m in places] for i, j in places]
+        self.register_buffer("relative_position_index", torch.tensor(index), persistent=buffers)
+        seed = torch.Generator().manual_seed(width + heads + window)
+        self.relative_position_bias_table = nn.Parameter(torch.randn((2 * window - 1) ** 2, heads, generator=seed))
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = []
+        for head, (q, k, v) in enumerate(
+            zip(*(t.chunk(self.heads, -1) for t in self.qkv(x).chunk(3, -1)), strict=True)
+        ):
+            scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
+            scores = scores + self.relative_position_bias_table[:, head][self.relative_position_index]
+            if self.mask is not None:
+                scores = scores + self.mask.repeat(len(x) // len(self.mask), 1, 1)
+            each.append(scores.softmax(-1) @ v)
+        return self.proj(torch.cat(each, -1))
+
+
+def windows(x: Tensor, window: int) -> Tensor:
+    """(b, h, w, width) to (windows, tokens, width), image by image and row by row."""
+    rows = [row.split(window, 1) for image in x for row in image.split(window, 0)]
+    return torch.stack([tile.flatten(0, 1) for row in rows for tile in row])
+
+
+class SwinMlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class ForeignSwinBlock(nn.Module):
+    def __init__(self, width: int, heads: int, size: int, window: int, shift: int, *, buffers: bool) -> None:
+        super().__init__()
+        self.size, self.window, self.shift = size, *((size, 0) if size <= window else (window, shift))
+        mask = None
+        if self.shift:
+            cut = [slice(0, -window), slice(-window, -shift), slice(-shift, None)]
+            regions = torch.zeros(1, size, size, 1)
+            for number, (down, right) in enumerate((a, b) for a in cut for b in cut):
+                regions[:, down, right] = number
+            of = windows(regions, window)
+            mask = torch.where(of == of.transpose(1, 2), 0.0, -100.0)
+        self.register_buffer("attn_mask", mask, persistent=buffers)
+        self.norm1, self.norm2, self.mlp = nn.LayerNorm(width), nn.LayerNorm(width), SwinMlp(width)
+        self.attn = SwinAttention(width, heads, self.window, mask, buffers=buffers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = torch.roll(self.norm1(x), (-self.shift, -self.shift), (1, 2))
+        seen = self.attn(windows(moved, self.window)).unflatten(1, (self.window, self.window))
+        count = self.size // self.window
+        rows = [torch.cat(list(row), 1) for row in seen.split(count)]
+        out = torch.stack([torch.cat(rows[i * count : (i + 1) * count], 0) for i in range(len(x))])
+        x = x + torch.roll(out, (self.shift, self.shift), (1, 2))
+        return x + self.mlp(self.norm2(x))
+
+
+class Merging(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.reduction = nn.LayerNorm(4 * width), nn.Linear(4 * width, 2 * width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        four = x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]
+        return self.reduction(self.norm(torch.cat(four, -1)))
+
+
+class ForeignSwin(nn.Module):
+    """Swin with the names of Liu et al., or with those of newer versions of timm, which merges first and has head.fc."""
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        size: int,
+        patch: int,
+        window: int,
+        width: int,
+        heads: int,
+        depths: tuple[int, ...],
+        timm: bool,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, patch), "norm": nn.LayerNorm(width)})
+        self.layers, self.timm = nn.ModuleList(), timm
+        for stage, depth in enumerate(depths):
+            own, side = width * 2**stage, size // patch // 2**stage
+            blocks = [
+                ForeignSwinBlock(own, heads * 2**stage, side, window, window // 2 * (i % 2), buffers=not timm)
+                for i in range(depth)
+            ]
+            layer = nn.ModuleDict({"blocks": nn.Sequential(*blocks)})
+            if timm and stage:
+                layer["downsample"] = Merging(own // 2)
+            if not timm and stage < len(depths) - 1:
+                layer["downsample"] = Merging(own)
+            self.layers.append(layer)
+        self.norm = nn.LayerNorm(own)
+        head = nn.Linear(own, classes)
+        self.head = nn.ModuleDict({"fc": head}) if timm else head
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.patch_embed["norm"](self.patch_embed["proj"](x).permute(0, 2, 3, 1))
+        for layer in self.layers:
+            for part in ("downsample", "blocks") if self.timm else ("blocks", "downsample"):
+                out = layer[part](out) if part in layer else out
+        out = self.norm(out).flatten(1, 2).mean(1)
+        return (self.head["fc"] if self.timm else self.head)(out)
+
+
 class Normalization(nn.Module):
     """HAT's: its numbers are plain tensors, so that no file holds them."""
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import awnet.recipes  # noqa: F401 - fills RECIPES
 from awnet import experiment as module
 from awnet.attacks import Engine
 from awnet.checkpoint import load, read_about
+from awnet.cli import main
 from awnet.config import from_json, to_json
 from awnet.data import DataConfig, Splits
 from awnet.data import load as load_data
@@ -25,7 +27,7 @@ from awnet.errors import Mistake
 from awnet.experiment import RECIPES, Experiment, Selection, complete, ensure, read, run
 from awnet.folders import alone
 from awnet.interrupt import Interrupt
-from awnet.models import AWNet, AWNetConfig, ResNet, ResNetConfig, RouterConfig
+from awnet.models import MODELS, AWNet, AWNetConfig, ResNet, ResNetConfig, RouterConfig, create
 from awnet.threat_model import Linf
 from awnet.training import JointConfig, MTARDConfig, PGDATConfig, StandardConfig, TrainingConfig
 from awnet.training.optimizer import Constant, SGDConfig
@@ -286,6 +288,62 @@ def test_a_teacher_of_other_classes(tmp_path):
     (teacher / "best/model.json").write_text(json.dumps({**about, "classes": list("abc")}))
     with pytest.raises(Mistake, match=r"clean teacher in .* has 3 classes, the data 10"):
         go(with_teachers(str(teacher), "tiny/robust"), tmp_path / "student")
+
+
+@pytest.fixture
+def public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Imports weights of another architecture than the recipes' into a folder."""
+    network = ResNetConfig(depth=10, width=6)
+    monkeypatch.setitem(MODELS._entries, "wider", network)
+
+    def put(folder: Path) -> Path:
+        save_file(create(network, classes=10, channels=1).state_dict(), tmp_path / "w.safetensors")
+        command = ["import", str(tmp_path / "w.safetensors"), "--model", "wider", "--data", "digits"]
+        main([*command, "--out", str(folder)])
+        return folder
+
+    return put
+
+
+def say(folder: Path, **said: Any) -> None:
+    """Put something else into a checkpoint's description; None takes it out."""
+    about = {**json.loads((folder / "model.json").read_text()), **said}
+    (folder / "model.json").write_text(json.dumps({name: value for name, value in about.items() if value is not None}))
+
+
+def test_public_weights_take_the_place_of_a_teachers_run(tmp_path, trained, public):
+    folder = public(tmp_path / "tiny/robust")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    go(STATIC, tmp_path / "tiny/static")
+    assert [call["out"].name for call in trained] == ["clean", "static"]
+    assert same(trained[1]["objective"].robust_teacher.network.state_dict(), weights(folder))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before, "it is left alone"
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"classes": list("abc")}, r"the clean teacher in .*clean has 3 classes, the data 10"),
+        ({"shape": [3, 8, 8]}, r"the clean teacher in .*clean takes 3 channels, the images have 1"),
+        ({"public": None}, r"clean is itself a checkpoint, not the folder of a run"),
+    ],
+)
+def test_weights_of_other_images_or_of_nobody_knows_whom_do_not(said, sentence, tmp_path, trained, public):
+    say(public(tmp_path / "tiny/clean"), **said)
+    with pytest.raises(Mistake, match=sentence):
+        go(STATIC, tmp_path / "tiny/static")
+    assert trained == []
+
+
+@pytest.mark.parametrize("name", ["model.json", "config.json"])
+def test_no_training_goes_into_a_checkpoint(name, tmp_path, trained, public):
+    """Its weights would be read in place of those that were trained."""
+    folder = public(tmp_path / "run")
+    (folder / "model.json").rename(folder / name)
+    for resume in (False, True):
+        with pytest.raises(Mistake, match=r"run is itself a checkpoint.*choose another --out"):
+            go(TINY, folder, resume=resume)
+    assert trained == [] and not (folder / "experiment.json").exists()
 
 
 def test_teachers_from_python(tmp_path, trained):

@@ -13,17 +13,21 @@ import tyro
 from awnet.cli.arguments import parse
 from awnet.errors import Mistake
 
+IMAGENET = "imagenet"  # as a name that stands for no files
+
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Make a checkpoint of public weights: those of TRADES, HAT, MTARD, Gowal et al., and theirs on RobustBench."""
+    """Make a checkpoint of public weights: those of TRADES, HAT, MTARD, Gowal et al., and theirs on RobustBench, to be used as
+    they are; those of Swin on ImageNet, to be fine-tuned (awnet train --init)."""
 
     file: tyro.conf.Positional[Path]
     """What was published: safetensors, or a PyTorch file of tensors; nothing is unpickled."""
     model: str
     """The network, such as wrn-34-10, resnet18 or wrn-70-16-swish (awnet list models)."""
     data: str
-    """The data set that it tells apart: its class names and the shape of its images."""
+    """The data set that it tells apart: its class names and the shape of its images. With imagenet, which need not be at hand,
+    the classes are numbered."""
     out: Path
     """The new checkpoint's folder."""
     key: str = ""
@@ -43,6 +47,7 @@ class Import:
 def import_public(argv: Sequence[str]) -> None:
     """Write a checkpoint of public weights."""
     from awnet.checkpoint import save_model
+    from awnet.cli.checkpoints import few
     from awnet.config import to_json
     from awnet.data import DataConfig, load
     from awnet.folders import replace_folder
@@ -60,21 +65,32 @@ def import_public(argv: Sequence[str]) -> None:
         raise Mistake(f"{options.out} is there already; choose another --out, or remove it")
     tensors = read_public(options.file, options.key)
     data = DataConfig(name=options.data, data_dir=options.data_dir)
-    images = load(data).test
-    found = adopt(tensors, architecture, channels=images.shape[0], source=str(options.file))
-    if found.classes != len(images.classes):
+    if options.data == IMAGENET:
+        images, data, shape = None, replace(data, image_size=224), (3, 224, 224)
+    else:
+        images = load(data).test
+        shape = images.shape
+    found = adopt(tensors, architecture, channels=shape[0], source=str(options.file))
+    classes = tuple(f"class {i}" for i in range(found.classes)) if images is None else images.classes
+    if images is not None and found.classes != len(classes):
         raise Mistake(
-            f"the network in {options.file} tells {found.classes} classes apart, {images.name} has {len(images.classes)}"
+            f"the network in {options.file} tells {found.classes} classes apart, {images.name} has {len(classes)}"
         )
     with options.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     about = {
-        **{"classes": images.classes, "shape": images.shape, "data": data, "threat": threat},
+        **{"classes": classes, "shape": shape, "data": data, "threat": threat},
         **{"selection": "", "history": [], "experiment": None, "given": {}, "epoch": 0},
         **{"parameters": parameter_count(found.model), "provenance": provenance()},
-        "public": {"file": options.file.name, "sha256": digest, "key": options.key, "unused": found.unused},
+        "public": {
+            **{"file": options.file.name, "sha256": digest, "key": options.key},
+            **{"unused": found.unused, "resampled": found.resampled},
+        },
     }
     replace_folder(options.out, lambda folder: save_model(folder, found.model, found.architecture, to_json(about)))
-    print(
-        f"imported: {options.out}; next: awnet evaluate {options.out}, whose clean accuracy shows whether it is the one"
-    )
+    if found.resampled:
+        print(f"resampled for another patch or window: {few(found.resampled)}")
+    following = f"awnet evaluate {options.out}, whose clean accuracy shows whether it is the one"
+    if options.data == IMAGENET:
+        following = f"awnet train RECIPE --init {options.out}"
+    print(f"imported: {options.out}; next: {following}")

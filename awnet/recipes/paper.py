@@ -335,7 +335,7 @@ def _rslad(at: At) -> Experiment:
 @system(
     "swin-t",
     CIFAR10,
-    says="Swin-Tiny by the recipe of Mo et al. (Table 8); theirs starts from ImageNet weights (--init).",
+    says="Swin-Tiny by the recipe of Mo et al. (Table 8); theirs starts from ImageNet weights (awnet import, then --init).",
 )
 def _swin_t(at: At) -> Experiment:
     return _swin(at, "swin-t")
@@ -377,7 +377,7 @@ def _of_teacher(at: At) -> TrainingConfig:
     return replace(at.scale.standard, batch_size=at.scale.on[TINY].batch_size) if at.data == TINY else at.scale.standard
 
 
-# The paper's own teachers (MTARD's). Public weights exist for the robust ones: `awnet import` reads them.
+# The paper's own teachers (MTARD's). Public weights exist for the robust ones: `awnet import` puts them in the run's place.
 
 
 @RECIPES.register("cifar10/resnet56")

@@ -1,7 +1,8 @@
 """Train and attack what the paper's tables are about, at one scale, and go on with what is there.
 
 Everything lies in one folder: a run by its recipe's name, and beside the runs `SCALE/records/DATA/SYSTEM/BATTERY`, a record for
-each battery of attacks. A run that is whole is not trained again, a record that is whole is not made again.
+each battery of attacks. A run that is whole is not trained again, a record that is whole is not made again, and public weights
+that `awnet import` has put where a run would be are used as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from awnet.data import load as load_data
 from awnet.errors import Mistake
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.record import Record
-from awnet.experiment import RECIPES, Experiment, complete, ensure
+from awnet.experiment import RECIPES, Experiment, check_fits, complete, ensure, imported
 from awnet.recipes.paper import At, trainings
 from awnet.recipes.scale import Scale
 from awnet.reproduce.printed import SURROGATE, WHITE, Table
@@ -98,7 +99,7 @@ class Bench:
         """The run of a system, trained to its end if it was not.
 
         Raises:
-            Mistake: there is no such system, or its folder holds another experiment.
+            Mistake: there is no such system, its folder holds another experiment, or public weights for other images.
         """
         return self._trained(At(data, self.scale).name(system, seed), watch)
 
@@ -106,7 +107,11 @@ class Bench:
         if name not in RECIPES:
             raise Mistake(f"there is no recipe {name}: the paper has no such system on this data set, or we have not")
         experiment, out = self.experiment(name), self.out / name
-        if not complete(out, experiment):
+        if imported(out):
+            images = load_data(experiment.data).test
+            check_fits(out, "the network", classes=len(images.classes), channels=images.shape[0])
+            watch(f"uses the public weights in {out}")
+        elif not complete(out, experiment):
             watch(f"trains {name}")
         return ensure(experiment, out, device=self.device, quiet=True)
 
@@ -146,7 +151,9 @@ class Bench:
 
 
 def _told(about: dict[str, Any]) -> dict[str, Any]:
-    kept = ("architecture", "parameters", "selection", "history", "experiment", "given", "epoch", "weights", "detector")
+    kept = (
+        "architecture", "parameters", "selection", "history", "experiment", "given", "epoch", "weights", "detector", "public",
+    )  # fmt: skip
     return {name: about[name] for name in kept if name in about}
 
 

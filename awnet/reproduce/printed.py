@@ -1,6 +1,6 @@
 """The paper's tables as it prints them (https://arxiv.org/abs/2306.03430, section 5), in percent.
 
-A_w is not copied but computed from A_nat and A_adv (Eq. 23) wherever both are printed; two of the 120 cells come out otherwise,
+A_w is not copied but computed from A_nat and A_adv (Eq. 23) wherever both are printed; two of the 124 cells come out otherwise,
 which the notes of their tables say. Table 5 (AUC of detectors) and Figures 1 and 3 (weights) have forms of their own.
 """
 
@@ -239,7 +239,7 @@ TABLES: dict[str, Table] = {
             claims=_AWNET,
             notes=(
                 "The Swin transformers of the paper start from weights trained on ImageNet, which are not at hand: ours start "
-                "from random ones, and the recipe takes a checkpoint with --init.",
+                "from random ones. `awnet import` reads such weights, and `awnet train --init` starts from them.",
                 "Parameters in millions, but for RDI-ResNet-38, whose 2.7 are megabytes: it has 0.69 million.",
                 "The values of ADVMOE look like those that its own paper prints, of another training.",
             ),
