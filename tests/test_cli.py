@@ -217,10 +217,13 @@ def test_versions_agree() -> None:
 
 
 def test_a_budget_gives_a_bound_and_no_record(
-    dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main(["evaluate", str(dynamic), "--budget", "2s", "--out", str(tmp_path / "record")])
-    assert "robust accuracy at most" in capsys.readouterr().out and not (tmp_path / "record").exists()
+    monkeypatch.chdir(tmp_path)
+    before = sorted(dynamic.rglob("*"))
+    main(["evaluate", str(dynamic), "--budget", "2s"])
+    assert "robust accuracy at most" in capsys.readouterr().out
+    assert sorted(dynamic.rglob("*")) == before and not [*tmp_path.iterdir()]
     with pytest.raises(SystemExit) as end:
         main(["evaluate", str(dynamic), "--budget", "soon"])
     assert end.value.code == 2 and "expected a time such as 90s" in capsys.readouterr().err

@@ -273,9 +273,17 @@ def perturb(attack: Attack, model: Callable[[Images], Logits], x: Images, target
 
 
 def succeeds(threat: ThreatModel, x: Images, x_adv: Images, logits: Logits, y: Tensor) -> Hits:
-    """Whether x_adv is misclassified and allowed: no attack is trusted to have stayed inside its threat model."""
-    wrong = logits.argmax(1) != y
+    """Whether x_adv is misclassified and allowed: no attack is trusted to have stayed inside its threat model.
+
+    Where the model overflows it names no class, and nothing is misclassified.
+    """
+    wrong = (logits.argmax(1) != y) & finite(logits)
     return wrong if nobody(wrong) else wrong & threat.contains(x, x_adv)
+
+
+def finite(logits: Logits) -> Hits:
+    """Which rows are numbers throughout; the argmax of any other may be the place of a NaN, which is no class."""
+    return logits.isfinite().all(1)
 
 
 Pytree = TypeVar("Pytree", bound=Any)

@@ -37,6 +37,7 @@ from awnet.attacks.attack import (
     Steering,
     advance,
     evaluate,
+    finite,
     fresh,
     frozen_for_attack,
     put,
@@ -46,6 +47,7 @@ from awnet.attacks.attack import (
 )
 from awnet.attacks.attack import backwards as backwards_of
 from awnet.attacks.compiled import Compiled
+from awnet.attacks.inputs import check_answers
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
 from awnet.attacks.suite import Suite
 from awnet.config import setting
@@ -94,7 +96,8 @@ class Outcome(NamedTuple):
     Attributes:
         x_adv: the adversarial images, float32.
         prediction: the class of x_adv.
-        correct: whether x_adv is still classified correctly (an image outside the threat model counts as correct).
+        correct: whether x_adv is still classified correctly (an image outside the threat model counts as correct, and so does
+            one that the model answers with NaN or infinity).
         p_clean: the model's probability that x_adv is clean, or NaN for a model that offers none.
         forwards, backwards: passes spent on each example, the verdict's forward pass included.
         broken_by: the place in the suite of the attack that succeeded, 0 for an attack by itself; -1 where none did,
@@ -232,10 +235,14 @@ class Engine:
             seed: of the attack's random numbers, which follow `examples.ids`.
             sweep: where an interrupted run of the very same was, instead of the beginning; changed in place.
             watch: shown the sweep after each turn, to tell how far it is or to save it; what it raises ends the run.
-            warn: told in a sentence where memory did not suffice for the batch, or the network did not compile.
+            warn: told in a sentence where memory did not suffice for the batch, the network did not compile, or the model
+                answers attacked images with NaN or infinity.
 
         Returns:
             The outcome of each example; `attack.stop_on_success` examples cost only what they needed.
+
+        Raises:
+            Mistake: the first look of a suite meets images that the model answers with NaN or infinity.
         """
         searches, is_suite = _searches(attack, seed), isinstance(attack, Suite)
         if len(examples) == 0:
@@ -427,7 +434,11 @@ class Engine:
         return Noise(search.seed, examples.ids[slot_of.clamp(min=0)].to(device))
 
     def predict(self, model: nn.Module, examples: Examples, *, members: int = 1, warn: Warn = warn) -> Outcome:
-        """The outcome of no attack at all: what the model says of the images themselves, one forward pass each."""
+        """The outcome of no attack at all: what the model says of the images themselves, one forward pass each.
+
+        Raises:
+            Mistake: it answers some with NaN or infinity.
+        """
         everybody = torch.arange(len(examples))
         x, _ = examples.batch(everybody)
         with frozen_for_attack(model), torch.no_grad():
@@ -458,27 +469,37 @@ class Engine:
     def _verdict(
         self, threat: ThreatModel | None, model: nn.Module, examples: Examples, x_adv: Tensor, of: Tensor, warn: Warn
     ) -> tuple[Labels, PerExample, Hits, PerExample]:
-        """Class, P(clean), correctness and margin of the final images of some examples, in float32, in one shape."""
+        """Class, P(clean), correctness and margin of the final images of some examples, in float32, in one shape.
+
+        Raises:
+            Mistake: where no attack has been, the model answers with NaN or infinity.
+        """
         n, b, device = len(of), self.batch_size, _device(model)
         none = torch.empty(0)
-        found: list[tuple[Tensor, ...]] = [(none.long(), none, none.bool(), none)]
+        found: list[tuple[Tensor, ...]] = [(none.long(), none, none.bool(), none, none.bool())]
         start = 0
         while start < n:
             index = of[torch.arange(start, start + b).clamp(max=n - 1)]
             x, y = (t.to(device) for t in examples.batch(index))
             x_final = self._laid_out(x_adv[index].to(device))
             allowed = threat.contains(x, x_final) if threat else torch.ones_like(y, dtype=torch.bool)
+            in_box = ((x_final >= 0) & (x_final <= 1)).flatten(1).all(1)  # elsewhere no model owes an answer
             try:
                 logits, p_clean = judge(model, x_final)
             except torch.OutOfMemoryError:
                 b = _halved(b, warn)
                 continue
             logits = logits.float()
-            prediction = logits.argmax(1)
-            verdict = prediction, p_clean, (prediction == y) | ~allowed, Margin()(logits, y)
+            prediction, numbers = logits.argmax(1), finite(logits)
+            correct = (prediction == y) | ~allowed | ~numbers
+            verdict = prediction, p_clean, correct, Margin()(logits, y), numbers | ~in_box
             found.append(tuple(t.cpu() for t in verdict))
             start += b
-        prediction, p_clean, correct, margin = (torch.cat(parts)[:n] for parts in zip(*found, strict=True))
+        prediction, p_clean, correct, margin, answered = (torch.cat(parts)[:n] for parts in zip(*found, strict=True))
+        if threat is None:
+            check_answers(answered)
+        elif count := int((~answered).sum()):
+            warn(f"the model answers {count} of {n} attacked images with NaN or infinity: they count as not broken")
         return prediction, p_clean, correct, margin
 
     def _laid_out(self, x: Images) -> Images:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import frozen_for_attack
+from awnet.attacks.attack import finite, frozen_for_attack
 from awnet.errors import Mistake, unknown
 from awnet.threat_model import L1, L2, ROUNDING, Linf, ThreatModel
-from awnet.types import Images, Labels
+from awnet.types import Hits, Images, Labels
 
 NORMS: dict[str, Callable[[float], ThreatModel]] = {"Linf": Linf, "L2": L2, "L1": L1}
 
@@ -40,7 +40,7 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
     The model is asked once, about at most two images, how many classes it has.
 
     Raises:
-        Mistake: where shapes, types, ranges or labels do not fit.
+        Mistake: where shapes, types, ranges or labels do not fit, or the model answers with NaN or infinity.
     """
     if x.ndim != 4 or x.dtype != torch.float32:
         raise Mistake(f"expected images of shape (b, c, h, w) in float32, got {tuple(x.shape)} in {_type(x)}")
@@ -63,12 +63,29 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != min(len(x), 2):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise Mistake(f"expected a model that returns one row of logits an image, got {shape} for {min(len(x), 2)}")
+    check_answers(finite(logits))
     if not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
         raise Mistake(
             f"labels must be from 0 to {logits.shape[1] - 1}, as the model has {logits.shape[1]} classes, got "
             f"{int(y.min())} to {int(y.max())}"
         )
     return Batch(x.clamp(0, 1), y)
+
+
+def check_answers(answered: Hits) -> None:
+    """Refuse a model of which there is an image that it does not answer.
+
+    Args:
+        answered: which images it gives logits that are numbers (`finite`).
+
+    Raises:
+        Mistake: there is one; how many are, of how many.
+    """
+    if not answered.all():
+        raise Mistake(
+            f"the model answers {int((~answered).sum())} of {len(answered)} images with NaN or infinity; look for a division "
+            "or a logarithm"
+        )
 
 
 def _type(t: Tensor) -> str:

@@ -26,6 +26,13 @@ def parse(options: Any, argv: Sequence[str], program: str) -> Any:
         raise
 
 
+# What the parser says of a value that it cannot read, and the kinds of value by the names that it and Python give them.
+ONE_OF = re.compile(r"Error parsing (--\S+): no type matching (.*) could be instantiated from \[(.*?)\]")
+ONE = re.compile(r"Error parsing (--\S+): (?:invalid literal for|could not convert string to) (int|float).*: ('.*')")
+NUMBER = "a number such as 0.03 or 8/255"
+KINDS = {"INT": "a whole number", "int": "a whole number", "FLOAT": NUMBER, "float": NUMBER}
+
+
 def _sentence(box: str, program: str) -> str:
     """What the parser says in a box of several lines: its first part, and the names that it proposes."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", box)
@@ -33,6 +40,9 @@ def _sentence(box: str, program: str) -> str:
     parts = [list(part) for rule, part in groupby(rows, lambda row: "────" in row or "----" in row) if not rule]
     parts = parts if plain.startswith("╭") else parts[1:] or [rows]  # without a frame, the title is a part of its own
     what = " ".join(" ".join(parts[0]).split()).rstrip(".")
+    if wrong := ONE_OF.match(what) or ONE.match(what):
+        kinds = [KINDS.get(kind, kind.strip("{}")) for kind in wrong[2].split("|") if kind != "{None}"]
+        return f"{wrong[1]} expects {' or '.join(kinds)}, got {wrong[3]}; {program} --help tells more"
     near = [row.split()[0] for part in parts if part[0].startswith("Perhaps") for row in part if row.startswith("--")]
     hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
     return f"{what[:1].lower()}{what[1:]}{hint}; {program} --help tells more"

@@ -114,28 +114,33 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def _evaluate(options: Evaluate, share: Share) -> None:
     """What one of the processes does."""
-    from awnet.attacks import ATTACKS, transferred
     from awnet.config import from_json
+    from awnet.evaluation.evaluate import clear
     from awnet.evaluation.evaluate import evaluate as attack_all
-    from awnet.evaluation.protocol import attacks_of
+    from awnet.evaluation.preflight import Cleared
     from awnet.report.tables import rich_table
 
     subject = _own(options) if is_module(options.checkpoint) else _ours(options)
-    attacks = {name: ATTACKS[name](subject.threat) for name in options.attacks}
-    if options.protocol:
-        attacks = attacks_of(options.protocol, subject.threat)
-    for surrogate in options.surrogates:
-        found = transferred(subject.threat, str(surrogate))
-        attacks |= {f"{name} from {surrogate.name}": attack for name, attack in found.items()}
+    _check_together(options)
+    attacks = _attacks(options, subject)
+    if not attacks:
+        print("note: no attack is run: the worst case is the clean accuracy", file=sys.stderr)
     if options.rigour_images < 1:
         raise Mistake(f"the checks look at 1 or more images, got --rigour-images {options.rigour_images}")
+    if options.budget and share.world > 1:
+        raise Mistake("--budget is for one process; leave torchrun out")
     console = Console(stderr=True, quiet=not share.leads)
-    count = min(len(subject.dataset), options.limit or len(subject.dataset))
-    count = len(range(share.rank, count, share.world))
+    images = subject.dataset if options.limit is None else subject.dataset.sample(options.limit, seed=options.seed)
+    count = len(range(share.rank, len(images), share.world))
+    cleared = Cleared(subject.model, ())
+    if not subject.ours:
+        with console.status("a look at the model"):
+            cleared = clear(subject.model, images, attacks, trust_range=options.trust_range)
+    for sentence in cleared.remarks if share.leads else ():
+        print(f"note: {sentence}", file=sys.stderr)
+    attacked = subject._replace(model=cleared.model, dataset=images)
     if options.budget:
-        if share.world > 1:
-            raise Mistake("--budget is for one process; leave torchrun out")
-        _within(options.budget, subject, _engine(options), options.seed, console)
+        _within(options.budget, attacked, attacks, options, console)
         return
     out = options.out or subject.out
     with console.status("clean images") as status:
@@ -155,21 +160,58 @@ def _evaluate(options: Evaluate, share: Share) -> None:
             progress=lambda attack, n: status.update(f"{attack}: {n} of {count} images"),
             out=out,
             resume=options.resume,
-            checked=subject.ours,
-            trust_range=options.trust_range,
-            remark=lambda sentence: print(f"note: {sentence}", file=sys.stderr) if share.leads else None,
+            cleared=cleared,
         )
         if not share.leads:
             return
         if options.rigour:
             engine = from_json(record.run["engine"])
-            record = _checked(record, subject, engine, options, out, status.update)
+            record = _checked(record, attacked, engine, options, out, status.update)
     Console().print(rich_table([record]))
     if record.rigour:
         from awnet.report.rigour import rich_rigour
 
         Console().print(rich_rigour(record.rigour))
     print(f"record: {out}; next: awnet report {out}")
+
+
+def _check_together(options: Evaluate) -> None:
+    """Refuse options of which one would go unheard beside another."""
+    usual = Evaluate(checkpoint=options.checkpoint)
+    given = [
+        name
+        for name in ("attacks", "protocol", "surrogates", "rigour", "resume", "out")
+        if _differs(options, usual, name)
+    ]
+    if options.budget and given:
+        raise Mistake(f"--budget runs attacks of its own and leaves no record; leave out --{', --'.join(given)}")
+    if options.protocol and "attacks" in given:
+        raise Mistake(f"{options.protocol} says itself which attacks are run; leave out --attacks or --protocol")
+
+
+def _differs(options: Evaluate, usual: Evaluate, name: str) -> bool:
+    return getattr(options, name) != getattr(usual, name)
+
+
+def _attacks(options: Evaluate, subject: Subject) -> dict[str, Attack | Suite]:
+    """Those that are asked for; within a budget the ladder, which ends with the adaptive ones where there is a decision."""
+    from awnet.attacks import ATTACKS, adaptive_suite, transferred
+    from awnet.checkpoint import read_about
+    from awnet.evaluation.anytime import ladder
+    from awnet.evaluation.protocol import attacks_of
+    from awnet.models import Deciding
+
+    threat = subject.threat
+    attacks = {name: ATTACKS[name](threat) for name in options.attacks}
+    if options.protocol:
+        attacks = attacks_of(options.protocol, threat)
+    for surrogate in options.surrogates:
+        read_about(surrogate)  # that it is there, before hours of other attacks
+        found = transferred(threat, str(surrogate))
+        attacks |= {f"{name} from {surrogate.name}": attack for name, attack in found.items()}
+    if options.budget:
+        attacks = ladder(threat) | ({"adaptive": adaptive_suite(threat)} if isinstance(subject.model, Deciding) else {})
+    return attacks
 
 
 def _engine(options: Evaluate) -> Engine:
@@ -193,15 +235,12 @@ def _fitting(
     return replace(engine, batch_size=size)
 
 
-def _within(budget: str, subject: Subject, engine: Engine, seed: int, console: Console) -> None:
+def _within(
+    budget: str, subject: Subject, attacks: Mapping[str, Attack | Suite], options: Evaluate, console: Console
+) -> None:
     """Print the bound on the robust accuracy that so much time finds."""
-    from awnet.attacks import adaptive_suite
-    from awnet.evaluation.anytime import anytime, ladder, seconds_of
-    from awnet.models import Deciding
+    from awnet.evaluation.anytime import IMAGES, anytime, seconds_of
 
-    attacks = ladder(subject.threat)
-    if isinstance(subject.model, Deciding):
-        attacks["adaptive"] = adaptive_suite(subject.threat)
     with console.status("clean images") as status:
         found = anytime(
             subject.model,
@@ -209,8 +248,9 @@ def _within(budget: str, subject: Subject, engine: Engine, seed: int, console: C
             subject.threat,
             seconds=seconds_of(budget),
             attacks=attacks,
-            engine=engine,
-            seed=seed,
+            engine=_engine(options),
+            images=options.limit or IMAGES,
+            seed=options.seed,
             watch=lambda point: status.update(f"{point.attack or 'clean images'}: at most {point.accuracy}"),
         )
     last = found.curve[-1].attack or "none"
@@ -223,12 +263,9 @@ def _checked(
     """The record with what the checks found, on the images that it is of."""
     from awnet.evaluation.rigour import rigour
 
-    dataset = subject.dataset
-    if record.data["limit"] is not None:
-        dataset = dataset.sample(record.data["limit"], seed=options.seed)
     found = rigour(
         subject.model,
-        dataset,
+        subject.dataset,
         subject.threat,
         engine=engine,
         seed=options.seed,
@@ -309,7 +346,7 @@ def label_of(about: dict[str, Any], checkpoint: Path, knob: dict[str, Any] | Non
     """The name of the row: of the experiment, and how far the knob is turned."""
     name = (about.get("experiment") or {}).get("name") or checkpoint.name
     usual = {"kind": "Knob", "type_bias": 0.0, "p_max": 1.0, "omega": True}
-    turned = [f"{key}={value:g}" for key, value in (knob or {}).items() if value != usual[key]]
+    turned = [f"{key}={float(value):g}" for key, value in (knob or {}).items() if value != usual[key]]
     return " ".join([name, *turned])
 
 

@@ -32,10 +32,16 @@ def train(argv: Sequence[str]) -> None:
     import awnet.recipes  # noqa: F401
     from awnet.experiment import RECIPES, Experiment, read, run
 
+    usage = "`awnet train RECIPE`, a name of `awnet list recipes` or a saved experiment.json"
+    if argv and argv[0] in ("-h", "--help"):
+        print(
+            f"usage: {usage}\n\n{Train.__doc__}\n\n  awnet train RECIPE --help lists them, with what they are in the recipe."
+        )
+        return
     if not argv or argv[0].startswith("-"):
-        raise Mistake("expected `awnet train RECIPE`, a name of `awnet list recipes` or a saved experiment.json")
+        raise Mistake(f"expected {usage}")
     name, rest = argv[0], argv[1:]
-    if Path(name).exists() and name not in RECIPES:
+    if name not in RECIPES and (Path(name).exists() or name.endswith(".json")):
         experiment = read(Path(name))
     else:
         experiment = RECIPES[name]()

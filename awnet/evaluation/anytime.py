@@ -30,6 +30,7 @@ from awnet.noise import fold, permutation
 from awnet.threat_model import ThreatModel
 from awnet.types import Hits
 
+IMAGES = 1000  # tell the share to three points
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -110,7 +111,7 @@ def anytime(
     seconds: float,
     attacks: Mapping[str, Attack | Suite] | None = None,
     engine: Engine | None = None,
-    images: int = 1000,
+    images: int = IMAGES,
     seed: int = 0,
     clock: Callable[[], float] = time.monotonic,
     watch: Callable[[Point], None] = lambda point: None,
@@ -124,13 +125,13 @@ def anytime(
         seconds: after how long to end, by the clock; looked at after each turn of the engine.
         attacks: from cheap to strong; `ladder` by default.
         engine: how they are run; its batch size is how many images enter at once.
-        images: at most so many, chosen by the seed; 1,000 tell the share to three points.
+        images: at most so many, chosen by the seed.
         seed: of the order and of the attacks.
         clock: the time in seconds.
         watch: told each point of the curve.
 
     Raises:
-        Mistake: the time is no positive number, or there are no images.
+        Mistake: the time is no positive number, there are no images, or the model answers some with NaN or infinity.
     """
     if not 0 < seconds < inf or not isfinite(seconds):
         raise Mistake(f"the time for a bound must be positive, got {seconds:g} seconds")

@@ -65,11 +65,19 @@ def better_convention(right: Callable[[Images], Hits], x: Images) -> Better | No
     """The range in which a network is clearly more often right than in [0, 1], by more than chance explains; else None.
 
     Args:
-        right: which images of a set are classified correctly.
+        right: which images of a set are classified correctly. What it raises about another range than [0, 1], as a model
+            does that asserts its own, means that none of them are.
         x: the set, in [0, 1].
     """
     own = right(x)
-    others = {name: right(images) for name, images in conventions(x).items()}
+
+    def tried(images: Images) -> Hits:
+        try:
+            return right(images)
+        except Exception:  # a user's code can raise anything
+            return torch.zeros_like(own)
+
+    others = {name: tried(images) for name, images in conventions(x).items()}
     most = max(int(hits.sum()) for hits in others.values())
     name, best = next((name, hits) for name, hits in others.items() if hits.sum() >= NEARLY * most)
     gap = paired_difference(best, own, z=SURE)

@@ -24,7 +24,7 @@ from awnet.errors import Mistake
 from awnet.evaluation.journal import Journal
 from awnet.evaluation.keeping import Keeping
 from awnet.evaluation.modulation import Omega, signals, summarise
-from awnet.evaluation.preflight import preflight
+from awnet.evaluation.preflight import Cleared, preflight
 from awnet.evaluation.record import Members, Record, Result, Samples
 from awnet.evaluation.shared import Share
 from awnet.interrupt import CtrlC, Interrupt
@@ -52,6 +52,7 @@ def evaluate(
     resume: bool = False,
     save_seconds: float = 60.0,
     checked: bool = False,
+    cleared: Cleared | None = None,
     trust_range: bool = False,
     remark: Callable[[str], None] = lambda sentence: None,
 ) -> Record:
@@ -80,11 +81,13 @@ def evaluate(
         save_seconds: how much work a crash may cost; saving changes no result.
         checked: whether the model is known to be fit, as a checkpoint of ours is; any other is looked at first
             (`awnet.evaluation.preflight`), and what is odd stands in the record as the model's "remarks".
+        cleared: what that look found, where it has been taken already (`clear`).
         trust_range: whether that look lets a model pass that is more often right on images in another range than [0, 1].
         remark: told each of those sentences before the attacks begin.
 
     Raises:
-        Mistake: `out` holds another evaluation, or this one without `resume`.
+        Mistake: `out` holds another evaluation, or this one without `resume`; or the model is not fit, or answers images
+            with NaN or infinity.
         Interrupt: after Ctrl-C, once the state is saved in `out`.
     """
     if samples < 0:
@@ -95,12 +98,10 @@ def evaluate(
     limit = limit if limit is not None and limit < len(dataset) else None
     if limit is not None:
         dataset = dataset.sample(limit, seed=seed)
-    given, remarks = model, ()
-    if not checked:
-        climbs = not all(isinstance(attack, Square) for attack in attacks.values())
-        model, remarks = preflight(
-            model, dataset, classes=len(dataset.classes), trust_range=trust_range, gradients=climbs
-        )
+    given = model
+    if cleared is None:
+        cleared = Cleared(model, ()) if checked else clear(model, dataset, attacks, trust_range=trust_range)
+    model, remarks = cleared
     for sentence in remarks:
         remark(sentence)
     part = share.of(dataset)
@@ -168,6 +169,14 @@ def evaluate(
         if not attacks:
             keeping.save_unattacked(record)
     return record
+
+
+def clear(
+    model: nn.Module, dataset: Dataset, attacks: Mapping[str, Attack | Suite], *, trust_range: bool = False
+) -> Cleared:
+    """What a look at the model finds before these attacks on these images (`awnet.evaluation.preflight`)."""
+    climbs = not all(isinstance(attack, Square) for attack in attacks.values())
+    return preflight(model, dataset, classes=len(dataset.classes), trust_range=trust_range, gradients=climbs)
 
 
 @dataclass

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import frozen_for_attack
+from awnet.attacks.attack import finite, frozen_for_attack
 from awnet.attacks.engine import Examples, TensorExamples
+from awnet.attacks.inputs import check_answers
 from awnet.errors import Mistake
 from awnet.evaluation.conventions import LogProbabilities, are_probabilities, better_convention
 from awnet.models.model import Deciding, Detecting
@@ -73,7 +74,8 @@ def preflight(
                 model = LogProbabilities(model)
 
         def right(images: Images) -> Tensor:
-            return _asked(model, images).argmax(1) == y
+            logits = _asked(model, images)
+            return (logits.argmax(1) == y) & finite(logits)
 
         better = None if trust_range else better_convention(right, x)
         if better:
@@ -158,11 +160,7 @@ def _check_logits(logits: Any, n: int, classes: int) -> None:
         )
     if logits.shape[1] != classes:
         raise Mistake(f"the model has {logits.shape[1]} classes, the images {classes}; they must be the same")
-    if not logits.isfinite().all():
-        count = int((~logits.isfinite().all(1)).sum())
-        raise Mistake(
-            f"the model answers {count} of {n} images with NaN or infinity; look for a division or a logarithm"
-        )
+    check_answers(finite(logits))
 
 
 def _check_gradient(model: nn.Module, x: Images) -> None:

@@ -256,6 +256,64 @@ def test_a_model_may_work_in_place(gradients: bool):
             assert outcome.correct.tolist() == [False, True, False]
 
 
+class Overflows(nn.Module):
+    """Class 0 up to a brightness, beyond it no number, and further beyond class 1."""
+
+    def __init__(self, number: float = torch.nan) -> None:
+        super().__init__()
+        self.number = number
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x[:, 0, 0, 0] - 0.5
+        return torch.stack([-z, torch.where((z > 0) & (z < 0.1), self.number, z)], dim=1)
+
+
+class Brighter(Walk):
+    """Asks about brighter images step by step."""
+
+    def query(self, state: WalkState) -> Forward:
+        return Forward(state.x + self.away * (state.step[:, None, None, None] + 1))
+
+    def adversarial(self, state: WalkState) -> Tensor:
+        return state.x + self.away * state.step[:, None, None, None]
+
+
+def grey(*levels: float) -> TensorExamples:
+    x = torch.tensor(levels)[:, None, None, None].repeat(1, 3, 4, 4)
+    return TensorExamples(x, torch.zeros(len(levels), dtype=torch.int64), torch.arange(len(levels)))
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("batch_size", [2, 8])
+def test_no_attack_profits_from_an_overflow(number: float, batch_size: int):
+    """An answer that is no number is no success; it is counted and told, and an attack that goes on goes on."""
+    engine, model, told = Engine(batch_size=batch_size), Overflows(number), []
+    walk = Walk(threat=Linf(0.5), away=0.25)
+    outcome = engine.run(walk, model, grey(0.1, 0.3, 0.3, 0.4, 0.1), warn=told.append)
+    assert outcome.correct.tolist() == [True, True, True, False, True]
+    assert outcome.broken_by.tolist() == [-1, -1, -1, 0, -1]
+    assert told == ["the model answers 2 of 5 attacked images with NaN or infinity: they count as not broken"]
+    # from 0.48 the first step, by 0.08, meets the overflow, and the second one what lies beyond
+    steps = Brighter(threat=Linf(0.5), away=0.08, stop_on_success=True, queries=3, ends=False)
+    outcome = engine.run(steps, model, grey(0.48, 0.1), warn=told.append)
+    assert outcome.correct.tolist() == [False, True] and len(told) == 1
+    torch.testing.assert_close(outcome.x_adv[0], torch.full((3, 4, 4), 0.64))
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_images_without_an_answer_are_refused(number: float):
+    engine, model, given = Engine(batch_size=2), Overflows(number), grey(0.1, 0.2, 0.9, 0.55, 0.52)
+    said = "the model answers 2 of 5 images with NaN or infinity; look for a division or a logarithm"
+    with pytest.raises(Mistake, match=said):
+        engine.predict(model, given)
+    with pytest.raises(Mistake, match=said):
+        engine.run(Suite(members=(("walk", Walk(threat=Linf(0.5))),)), model, given)
+    with pytest.warns(RuntimeWarning, match="2 of 5 attacked images"):
+        engine.run(Walk(threat=Linf(0.5)), model, given)
+    damaged = TensorExamples(torch.full_like(given.x, torch.nan), given.y, given.ids)
+    assert engine.predict(model, damaged).prediction.tolist() == [0] * 5, "no fault of the model"
+
+
 class Fails(nn.Module):
     """Raises at its third call."""
 

@@ -124,6 +124,12 @@ def test_the_empty_batch_and_rounding(model: nn.Module, x: Tensor, y: Tensor):
     assert torch.equal(fgsm(model, x, y.int()), fgsm(model, x, y))
 
 
+def scaled(model: nn.Module, factor: float) -> nn.Module:
+    last = nn.Linear(10, 10)
+    nn.init.constant_(last.weight, factor)
+    return nn.Sequential(model, last)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -139,6 +145,11 @@ def test_the_empty_batch_and_rounding(model: nn.Module, x: Tensor, y: Tensor):
         (lambda m, x, y: (m, x, y - 10), "labels must be from 0 to 9"),
         (lambda m, x, y: (m, x.log().log(), y), "no finite numbers"),
         (lambda m, x, y: (nn.Flatten(0), x, y), "one row of logits an image"),
+        (
+            lambda m, x, y: (scaled(m, float("nan")), x, y),
+            "answers 2 of 2 images with NaN or infinity; look for a division",
+        ),
+        (lambda m, x, y: (scaled(m, float("inf")), x[:1], y[:1]), "answers 1 of 1 images with NaN or infinity"),
     ],
 )
 def test_what_does_not_fit_is_told(change: Callable[..., Any], sentence: str, model: nn.Module, x: Tensor, y: Tensor):

@@ -91,6 +91,15 @@ def test_every_point_is_told(model: nn.Module):
     assert [point.attack for point in told][:3] == ["", "", ""] and told[-1].attack in RUNGS
 
 
+def test_a_model_without_answers_has_no_bound(model: nn.Module):
+    class Blank(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return model(x) * torch.nan
+
+    with pytest.raises(Mistake, match="answers 8 of 8 images with NaN"):
+        bounded(Blank(), 1e5)
+
+
 def test_the_ladder_rises():
     rungs = list(ladder(Linf(0.1)).values())
     assert all(rung.threat == Linf(0.1) for rung in rungs)

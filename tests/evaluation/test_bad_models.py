@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +21,9 @@ from awnet.data import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation import Record
 from awnet.evaluation.conventions import LogProbabilities, are_probabilities, better_convention
-from awnet.evaluation.evaluate import evaluate
+from awnet.evaluation.evaluate import clear, evaluate
 from awnet.evaluation.preflight import preflight, tensor_examples
+from awnet.evaluation.rigour import rigour
 from awnet.losses import Margin
 from awnet.models.model import fingerprint
 from awnet.threat_model import Linf
@@ -81,6 +83,38 @@ def test_what_cannot_be_attacked_is_refused(case, net, tmp_path):
     assert not (tmp_path / "out").exists(), "nothing was begun"
 
 
+class Gaps(nn.Module):
+    """A network that has no answer to some images."""
+
+    def __init__(self, net: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("images", images)
+
+    def forward(self, x: Tensor) -> Tensor:
+        among = (x[:, None] == self.images).flatten(2).all(2).any(1)
+        return torch.where(among[:, None], torch.nan, self.net(x))
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_few_images_without_an_answer_are_enough(checked, net, tmp_path):
+    gaps = Gaps(net, DATA.batch(torch.arange(30, 36))[0])
+    with pytest.raises(Mistake, match="answers 6 of 60 images with NaN or infinity; look for a division"):
+        judged(gaps, out=tmp_path / "out", checked=checked)
+    assert not (tmp_path / "out").exists(), "nothing was begun"
+
+
+def test_attacked_images_without_an_answer_are_remarked(net):
+    """They do not count as broken, whatever the place of the NaN, and it is said."""
+    attacked = ENGINE.run(FGSM["fgsm"], net, DATA)
+    lost = ~attacked.correct & (DATA.labels > 0)
+    said = f"the model answers {lost.sum()} of 60 attacked images with NaN or infinity: they count as not broken"
+    with pytest.warns(RuntimeWarning, match=said):
+        record = judged(Gaps(net, attacked.x_adv[lost]))
+    assert lost.any() and record.model["remarks"] == [said]
+    assert torch.equal(record.attacks["fgsm"].correct, attacked.correct | lost)
+
+
 REMARKED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "random": (lambda net: Around(net, after=misled.random), "draws random numbers.*aa-rand"),
     "batch of one loses its dimension": (lambda net: Around(net, after=misled.squeezed), "another shape for a batch of one"),
@@ -123,6 +157,39 @@ def test_the_right_range_is_named(range_, net):
     assert better_convention(lambda images: net(images).argmax(1) == y, x) is None
     # trusted, it is attacked all the same
     assert len(judged(wrong, trust_range=True)) == 60
+
+
+class Particular(Around):
+    """A network that takes pixels in [0, 1] and no others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.min() >= 0 and x.max() <= 1, "pixels lie in [0, 1]"
+        return super().forward(x)
+
+
+def test_a_network_may_refuse_other_ranges(net):
+    assert judged(Particular(net)).clean_accuracy == judged(net).clean_accuracy
+    (finding,) = rigour(Particular(net), DATA, THREAT, engine=ENGINE, checks=["C3"])
+    assert finding.status == "pass", finding
+    # who refuses some of them may expect another one
+    x, y = DATA.batch(torch.arange(60))
+
+    def of_bytes(images: Tensor) -> Tensor:
+        if images.min() < 0:
+            raise ValueError("pixels are not negative")
+        return net(images / 255).argmax(1) == y
+
+    found = better_convention(of_bytes, x)
+    assert found and found.name == "multiplied by 255"
+    with pytest.raises(ZeroDivisionError):  # of [0, 1] nothing is excused
+        better_convention(lambda images: torch.tensor(1 / 0), x)
+
+
+def test_no_answer_is_no_right_answer(net):
+    """NaN outside [0, 1], of a network that is bad anyway: no range in which it is better."""
+    ones = DATA.subset((DATA.labels == 0).nonzero()[:, 0])
+    blind = Around(net, lambda x: x.sqrt(), lambda z: torch.where(z.isnan(), torch.nan, -z))
+    assert preflight(blind, ones, classes=3).remarks == ()
 
 
 @pytest.mark.parametrize(("n", "told"), [(8, False), (80, True)])
@@ -200,6 +267,19 @@ def test_an_empty_set(net):
         preflight(net, empty, classes=3)
 
 
+def test_a_look_that_was_taken_is_not_taken_again(net):
+    soft, told = Around(net, after=lambda z: z.softmax(1)), []
+    cleared = clear(soft, DATA, FGSM)
+    once = judged(Around(net, after=misled.random), remark=told.append, cleared=cleared)
+    assert once.model["remarks"] == told == list(cleared.remarks), "not of what it draws"
+    assert once.model["class"] == "Around" and torch.equal(once.worst, judged(soft).worst), (
+        "what was cleared is attacked"
+    )
+    with pytest.raises(Mistake, match="no gradient"):
+        clear(Around(net, after=misled.without_gradient), DATA, FGSM)
+    clear(Around(net, after=misled.without_gradient), DATA, {"square": Square(threat=THREAT)})
+
+
 def test_the_look_leaves_no_trace(net):
     model = own(1).train()
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -231,6 +311,21 @@ class Soft(Net):
     def forward(self, x):
         return self.net(x).softmax(1)
 
+class Blank(Net):
+    def forward(self, x):
+        return self.net(x) * float("nan")
+
+class Bytes(nn.Module):
+    "The nearest mean of a class, of pixels from 0 to 255."
+    def __init__(self):
+        super().__init__()
+        from awnet.data import DataConfig, load
+        digits = load(DataConfig(name="digits")).train
+        x, y = digits.batch(torch.arange(len(digits)))
+        self.register_buffer("means", torch.stack([x[y == k].mean(0).flatten() for k in range(10)]))
+    def forward(self, x):
+        return 20 * (x.flatten(1) / 255 @ self.means.T - self.means.square().sum(1) / 2)
+
 class Holder:
     inner = Net()
 
@@ -247,7 +342,8 @@ number = 3
 def text():
     return "net"
 """
-OWN = ["--data", "digits", "--eps", "8/255", "--norm", "linf", "--attacks", "fgsm", "--limit", "20"]
+BOUND = ["--data", "digits", "--eps", "8/255", "--norm", "linf", "--limit", "20"]
+OWN = [*BOUND, "--attacks", "fgsm"]
 
 
 @pytest.fixture
@@ -271,6 +367,42 @@ def test_a_network_of_ones_own_in_one_line(spec, here, capsys):
     assert str(here) not in sys.path
     main(["evaluate", spec, *OWN, "--resume"])
     assert "record: records/" in capsys.readouterr().out
+
+
+def calls_of(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What a function is given from now on, call by call; last what is given by name."""
+    home, calls = import_module(f"awnet.evaluation.{module}"), []
+    function = getattr(home, name)
+
+    def called(*given: Any, **more: Any) -> Any:
+        calls.append((*given, more))
+        return function(*given, **more)
+
+    monkeypatch.setattr(home, name, called)
+    return calls
+
+
+def test_a_bound_is_of_the_model_that_was_cleared(here, capsys, monkeypatch):
+    bounds = calls_of("anytime", "anytime", monkeypatch)
+    main(["evaluate", "mine:Soft", *BOUND, "--budget", "0.2s"])
+    printed = capsys.readouterr()
+    assert printed.err.count("note: the outputs are probabilities") == 1 and "of 20 images after 0.2s" in printed.out
+    ((model, images, threat, more),) = bounds
+    assert isinstance(model, LogProbabilities) and threat == Linf(8 / 255)
+    assert len(images) == more["images"] == 20, "of more than a thousand images too, if that is asked for"
+    main(["evaluate", "mine:Bytes", *BOUND, "--budget", "0.2s", "--trust-range"])
+
+
+def test_the_checks_are_of_the_model_that_was_cleared(here, capsys, monkeypatch):
+    looks, checks = calls_of("preflight", "evaluate", monkeypatch), calls_of("rigour", "rigour", monkeypatch)
+    main(["evaluate", "mine:Soft", *OWN, "--rigour", "--rigour-images", "5", "--out", "out"])
+    assert capsys.readouterr().err.count("note: the outputs are probabilities") == 1 and len(looks) == 1
+    ((model, images, *_),) = checks
+    record = Record.load(Path("out"))
+    assert isinstance(model, LogProbabilities) and torch.equal(images.ids, record.ids)
+    assert record.model["class"] == "Soft" and record.model["fingerprint"] == fingerprint(model.model)
+    (remark,) = record.model["remarks"]
+    assert "their logarithm is attacked" in remark and "probabilities" not in record.rigour[2].meaning
 
 
 def test_the_checks_from_the_command_line(here, capsys):
@@ -302,6 +434,18 @@ MISTAKES = {
     "a function that raises": Typed(["mine:failing", *OWN], "raises OSError: no weights here"),
     "a function of arguments": Typed(["mine:needs", *OWN], "called without arguments"),
     "three classes": Typed(["mine:three", *OWN], "the model has 3 classes, the images 10"),
+    "three classes within a budget": Typed(
+        ["mine:three", *BOUND, "--budget", "2s"], "the model has 3 classes, the images 10"
+    ),
+    "NaN within a budget": Typed(
+        ["mine:Blank", *BOUND, "--budget", "2s"], "answers 8 of 8 images with NaN or infinity"
+    ),
+    "bytes within a budget": Typed(
+        ["mine:Bytes", *BOUND, "--budget", "2s"], "multiplied by 255: it expects these pixels"
+    ),
+    "a budget for no image": Typed(
+        ["mine:net", *BOUND[:-1], "0", "--budget", "2s"], "at least 1 image, got a limit of 0"
+    ),
     "no device": Typed(["mine:net", *OWN, "--device", "tpu"], "cpu or cuda"),
     "a knob": Typed(["mine:net", *OWN, "--p-max", "0.5"], "AW-Net"),
     "no images for the checks": Typed(["mine:net", *OWN, "--rigour", "--rigour-images", "0"], "1 or more images"),
