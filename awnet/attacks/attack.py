@@ -201,7 +201,8 @@ def _steered(model: Deciding, query: Steering, x: Images, lay: Layout) -> Answer
             gradient = torch.zeros_like(x)
         gradients.append(gradient)
     real = ~query.forced if form or still else torch.ones_like(query.forced)
-    return Answer(logits.detach(), loss.detach(), gradients[0], log_odds.detach(), gradients[1], real)
+    log_odds = log_odds.detach().to(x.dtype)  # as exact as the image, also where the network is not
+    return Answer(logits.detach(), loss.detach(), gradients[0], log_odds, gradients[1], real)
 
 
 class Slots(NamedTuple):
