@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awnet.attacks import Attack, Engine, Steer, TensorExamples, adaptive_suite
+from awnet.attacks import Attack, Engine, Steer, Suite, TensorExamples, adaptive_suite
 from awnet.attacks.adaptive.suite import doubled, insisting
 from awnet.checkpoint import load, read_about
 from awnet.config import from_json, to_json
@@ -80,7 +80,7 @@ def main() -> None:
     dataset = getattr(load_data(replace(config, data_dir=options.data_dir or config.data_dir)), options.split)
     dataset = dataset.sample(min(options.images, len(dataset)), seed=0)
     x, y = dataset.batch(torch.arange(len(dataset)))
-    examples, engine = TensorExamples(x, y, dataset.ids), Engine(batch_size=options.batch, precision=options.precision)
+    engine = Engine(batch_size=options.batch, precision=options.precision)
     suite = adaptive_suite(threat)
 
     found: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
@@ -123,32 +123,30 @@ def main() -> None:
             outcome = engine.run(attack, model, few)
             keep(f"alone/{name}", outcome.correct, began, gradients=int(outcome.backwards.sum()))
 
+    def go_on(name: str, attacks: Suite, left: Tensor, seed: int) -> None:
+        """Attack who still stands, unless that is done."""
+        if has(name):
+            return
+        began = time.perf_counter()
+        outcome = engine.run(attacks, model, TensorExamples(x[left], y[left], dataset.ids[left]), seed=seed)
+        correct = torch.zeros(len(x), dtype=torch.bool)
+        correct[left] = outcome.correct
+        broken = {member: int((outcome.broken_by == i).sum()) for i, member in enumerate(attacks.names)}
+        keep(name, correct, began, broken_by=broken)
+
     if "convergence" in options.parts:
-        if not has("suite"):
-            began = time.perf_counter()
-            outcome = engine.run(suite, model, examples)
-            broken = {name: int((outcome.broken_by == i).sum()) for i, name in enumerate(suite.names)}
-            keep("suite", outcome.correct, began, broken_by=broken)
-        chain, times = ["suite"], 0
+        go_on("suite", suite, torch.arange(len(x)), seed=0)
+        chain, times = ["suite"], 1  # times the runs of the attacks that insist; 0: the whole suite was doubled
         while len(chain) < 2 + options.rounds:
-            ended = [found["runs"][name] for name in chain]
-            gained = ended[-2]["accuracy"] - ended[-1]["accuracy"] if len(chain) > 1 else 0
-            if not ended[-1]["standing"] or (len(chain) > 1 and gained < FINISHED and times == 0):
+            *before, last = [found["runs"][name] for name in chain]
+            gained = before[-1]["accuracy"] - last["accuracy"] if before else 0
+            if not last["standing"] or (times == 0 and gained < FINISHED):
                 break
             times = 4 * max(times, 1) if gained >= FINISHED else 0
-            fruitful = {name.split(" ")[0] for name, images in ended[-1]["broken_by"].items() if images}
+            fruitful = {name.split(" ")[0] for name, images in last["broken_by"].items() if images}
+            name = f"round {len(chain)}" if before else "doubled"
             attacks = insisting(suite, fruitful, times) if times else doubled(suite)
-            name = "doubled" if len(chain) == 1 else f"round {len(chain)}"
-            if not has(name):
-                began = time.perf_counter()
-                left = torch.tensor(ended[-1]["standing"], dtype=torch.int64)
-                outcome = engine.run(
-                    attacks, model, TensorExamples(x[left], y[left], dataset.ids[left]), seed=len(chain)
-                )
-                correct = torch.zeros(len(x), dtype=torch.bool)
-                correct[left] = outcome.correct
-                broken = {name: int((outcome.broken_by == i).sum()) for i, name in enumerate(attacks.names)}
-                keep(name, correct, began, broken_by=broken)
+            go_on(name, attacks, torch.tensor(last["standing"], dtype=torch.int64), seed=len(chain))
             chain.append(name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -20,11 +21,12 @@ import awnet.evaluation.detection
 from awnet.attacks import Steer
 from awnet.attacks.adaptive import evasions
 from awnet.cli import main
+from awnet.cli.evaluate import label_of
 from awnet.config import from_json, to_json
 from awnet.detection.operating_point import OperatingPoint
 from awnet.evaluation.protocol import attacks_of
 from awnet.evaluation.record import Record
-from awnet.models import SeparateNet, SeparateNetConfig
+from awnet.models import Knob, SeparateNet, SeparateNetConfig
 from awnet.threat_model import Linf, ThreatModel
 from conftest import TINY
 
@@ -214,6 +216,16 @@ def test_versions_agree() -> None:
     toml = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     found = re.search(r'^version = "(.+)"', toml, re.M)
     assert found is None or found[1] == awnet.__version__  # or pyproject reads it from the package
+
+
+def test_train_tells_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "--help"])
+    assert "awnet train RECIPE" in capsys.readouterr().out
+
+
+def test_the_label_says_how_far_the_knob_is_turned() -> None:
+    knob = to_json(Knob(type_bias=math.inf, p_max=0.5, omega=False))
+    assert label_of({}, Path("run"), knob) == "run type_bias=inf p_max=0.5 omega=0"
 
 
 def test_a_budget_gives_a_bound_and_no_record(

@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from attacks.nets import lively
 from awnet.evaluation.drop_in import AutoAttack
 from awnet.models import MODELS, create
 from awnet.threat_model import Linf
+from benchmarks.rivals import imported
 
 EPS = 8 / 255
 BALL = Linf(EPS)
@@ -58,15 +58,12 @@ def holds(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
         assert (model(x_adv).argmax(1) != y).any()
 
 
-def installed(name: str) -> ModuleType:
-    """A library, for which torchvision's compiled operators are declared where torch has none: only their names are needed."""
-    if name in ("robustbench", "torchattacks"):
-        for operator in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a, Tensor b, float c) -> Tensor"):
-            if not hasattr(torch.ops.torchvision, operator.split("(")[0]):
-                torch.library.define(
-                    f"torchvision::{operator.split('(')[0]}", "(Tensor a, Tensor b, float c) -> Tensor"
-                )
-    return pytest.importorskip(name, exc_type=ImportError)
+def installed(name: str) -> Any:
+    """A library, where it is there with all that it needs."""
+    try:
+        return imported(name)
+    except ImportError as error:
+        pytest.skip(f"{name} cannot be imported: {error}")
 
 
 def test_foolbox(model: nn.Module, x: Tensor, y: Tensor):

@@ -20,6 +20,7 @@ from awnet.models.swin_geometry import bias_table, patch_kernel
 from awnet.public import adopt
 from awnet.training.fine_tuning import start_from
 from models.randomised import randomise
+from test_peers import installed
 
 # Every map is at least a window, as on ImageNet: 16, 8, 4 and 2 tokens of a side.
 OURS = SwinConfig(depths=(2, 2, 1, 1), width=8, heads=2, patch=2, window=2)
@@ -58,11 +59,8 @@ def test_our_own_names_will_do():
 
 @torch.no_grad()
 def test_timm():
-    """Theirs, where it is installed; torchvision's compiled operators, which it asks for, need names alone."""
-    for operator in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, operator):
-            torch.library.define(f"torchvision::{operator}", "(Tensor a, Tensor b, float c) -> Tensor")
-    swin = pytest.importorskip("timm.models.swin_transformer", exc_type=ImportError)
+    """Theirs, where it is installed."""
+    swin = installed("timm.models.swin_transformer")
     sizes = {"img_size": 64, "patch_size": 2, "window_size": 4, "embed_dim": 12, "depths": (2, 2, 2, 2)}
     net = randomise(swin.SwinTransformer(num_heads=(3, 6, 12, 24), num_classes=5, **sizes)).eval()
     for name, t in net.named_parameters():

@@ -167,6 +167,8 @@ def as_is(x: Images) -> Images:
 def evaluate(model: Callable[[Images], Logits], query: Query, lay: Layout = as_is) -> Answer:
     """Ask the model. The losses are summed, so that the gradient of an example does not depend on its batch.
 
+    What it says is taken as exactly as the image is given, whatever it computes in, and losses are computed so.
+
     Args:
         model: the network, or for any query but `Steering` a function of images.
         query: what to ask.
@@ -174,12 +176,14 @@ def evaluate(model: Callable[[Images], Logits], query: Query, lay: Layout = as_i
     """
     if isinstance(query, Forward):
         with torch.no_grad():
-            return Answer(model(lay(query.x.clone())))  # a model may normalise in place; the state must not see it
+            return Answer(
+                model(lay(query.x.clone())).to(query.x.dtype)
+            )  # a model may normalise in place; the state must not see it
     with torch.enable_grad():
         x = query.x.detach().requires_grad_()
         if isinstance(query, Steering) and isinstance(model, Deciding):
             return _steered(model, query, x, lay)
-        logits = model(lay(x))
+        logits = model(lay(x)).to(x.dtype)
         loss = query.loss(logits)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
     return Answer(logits.detach(), loss.detach(), gradient)
@@ -189,7 +193,7 @@ def _steered(model: Deciding, query: Steering, x: Images, lay: Layout) -> Answer
     still = query.form == "still"
     form = query.form if query.form in model.forms else ""
     seen = select(query.forced, query.origin, x) if still else x
-    logits, log_odds = model.decide(lay(x), lay(seen), form, query.forced)
+    logits, log_odds = (said.to(x.dtype) for said in model.decide(lay(x), lay(seen), form, query.forced))
     loss = query.loss(logits)
     gradients = []
     for value in (loss, log_odds):
@@ -201,8 +205,7 @@ def _steered(model: Deciding, query: Steering, x: Images, lay: Layout) -> Answer
             gradient = torch.zeros_like(x)
         gradients.append(gradient)
     real = ~query.forced if form or still else torch.ones_like(query.forced)
-    log_odds = log_odds.detach().to(x.dtype)  # as exact as the image, also where the network is not
-    return Answer(logits.detach(), loss.detach(), gradients[0], log_odds, gradients[1], real)
+    return Answer(logits.detach(), loss.detach(), gradients[0], log_odds.detach(), gradients[1], real)
 
 
 class Slots(NamedTuple):

@@ -123,8 +123,6 @@ def _evaluate(options: Evaluate, share: Share) -> None:
     subject = _own(options) if is_module(options.checkpoint) else _ours(options)
     _check_together(options)
     attacks = _attacks(options, subject)
-    if not attacks:
-        print("note: no attack is run: the worst case is the clean accuracy", file=sys.stderr)
     if options.rigour_images < 1:
         raise Mistake(f"the checks look at 1 or more images, got --rigour-images {options.rigour_images}")
     if options.budget and share.world > 1:
@@ -136,7 +134,8 @@ def _evaluate(options: Evaluate, share: Share) -> None:
     if not subject.ours:
         with console.status("a look at the model"):
             cleared = clear(subject.model, images, attacks, trust_range=options.trust_range)
-    for sentence in cleared.remarks if share.leads else ():
+    unattacked = () if attacks else ("no attack is run: the worst case is the clean accuracy",)
+    for sentence in (*unattacked, *cleared.remarks) if share.leads else ():
         print(f"note: {sentence}", file=sys.stderr)
     attacked = subject._replace(model=cleared.model, dataset=images)
     if options.budget:
@@ -178,19 +177,12 @@ def _evaluate(options: Evaluate, share: Share) -> None:
 def _check_together(options: Evaluate) -> None:
     """Refuse options of which one would go unheard beside another."""
     usual = Evaluate(checkpoint=options.checkpoint)
-    given = [
-        name
-        for name in ("attacks", "protocol", "surrogates", "rigour", "resume", "out")
-        if _differs(options, usual, name)
-    ]
+    named = ("attacks", "protocol", "surrogates", "rigour", "resume", "out")
+    given = [name for name in named if getattr(options, name) != getattr(usual, name)]
     if options.budget and given:
         raise Mistake(f"--budget runs attacks of its own and leaves no record; leave out --{', --'.join(given)}")
     if options.protocol and "attacks" in given:
         raise Mistake(f"{options.protocol} says itself which attacks are run; leave out --attacks or --protocol")
-
-
-def _differs(options: Evaluate, usual: Evaluate, name: str) -> bool:
-    return getattr(options, name) != getattr(usual, name)
 
 
 def _attacks(options: Evaluate, subject: Subject) -> dict[str, Attack | Suite]:

@@ -19,6 +19,7 @@ from awnet.config import to_json
 from awnet.errors import Mistake
 from awnet.evaluation.adversarials import Adversarials, forget_previous, read_adversarials
 from awnet.evaluation.journal import Journal
+from awnet.evaluation.preflight import RANDOM
 from awnet.evaluation.record import Record, Result
 from awnet.evaluation.shared import Share
 from awnet.folders import alone, remove_folder, whole_folder
@@ -27,7 +28,6 @@ from awnet.json_file import read_json
 JOURNAL = "journal"  # the folder, inside the record's, of the attack under way; several processes have journal-0, ...
 PREDICTIONS = "clean predictions"
 TURNED = 0.005  # of the clean predictions, between two machines
-RANDOM = "the model draws random numbers"  # so begins the remark on it in a record
 
 
 class Keeping:

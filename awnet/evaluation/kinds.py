@@ -16,15 +16,9 @@ WEAKER |= {"autoattack": WEAKER.keys() - {"autoattack"}}
 FEEBLE = {"noise", "square", "fgsm"}
 ALIASES = {"auto": "autoattack", "aa": "autoattack", "standard": "autoattack"}
 STEERING = {"Steer", "PaperAdaptive"}  # the attacks here that push the decision, as settings name them
-AWARE = {
-    "router",
-    "adaptive",
-    "type",
-    "gate",
-    "branch",
-    "signal",
-    "joint",
-}  # words by which other people's say that they do
+# words by which other people's say that they do
+AWARE = {"router", "adaptive", "type", "gate", "branch", "signal", "joint"}
+FROM = " from "  # between the names of a transferred attack and of the network that it was made for
 
 
 def kind(attack: str) -> str:
@@ -41,9 +35,6 @@ def knows_the_router(attack: str, settings: Any = None) -> bool:
     An attack of which neither says anything does not count as one: it must not silence a doubt.
     """
     return bool(STEERING & kinds_within(settings) or AWARE & {*_words(attack.split(FROM)[0])})
-
-
-FROM = " from "  # between a transferred attack and the network that it was made for
 
 
 def _words(attack: str) -> list[str]:

@@ -22,6 +22,7 @@ from awnet.types import Images
 
 FEW, MOST = 8, 200  # images for what one batch shows, and for accuracies
 ROUNDING = 1e-6  # by which pixels may leave [0, 1] and are put back
+RANDOM = "the model draws random numbers"  # so begins the remark on such a model
 CHANGE = 1e-3  # of the largest logit, between two answers of a model that draws no random numbers
 
 
@@ -179,7 +180,7 @@ def _check_gradient(model: nn.Module, x: Images) -> None:
 def _random(model: nn.Module, x: Images, logits: Tensor) -> list[str]:
     if _differ(_asked(model, x), logits):
         return [
-            "the model draws random numbers: its accuracies change from run to run, and attacks on single draws are weak; use "
+            f"{RANDOM}: its accuracies change from run to run, and attacks on single draws are weak; use "
             "--attacks aa-rand (EOT)"
         ]
     return []

@@ -564,3 +564,34 @@ def test_who_is_furthest_from_the_boundary_begins_first():
     handle.remove()
     hardest = Margin()(logits, y).argsort()[:8]
     assert torch.equal(seen[3], x[hardest])
+
+
+class OfConvolutions(torch.nn.Module):
+    """A network whose logits are what a convolution says, in whatever precision that is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inner(x).relu()).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [APGD(threat=Linf(0.002), steps=12), PGD(threat=Linf(0.002), steps=4), Square(threat=Linf(0.002), steps=8)],
+    ids=["apgd", "pgd", "square"],
+)
+def test_a_search_in_bfloat16_takes_answers_as_exactly_as_images(attack):
+    """Part of a batch of APGD is asked in float32; losses in two precisions could not stand side by side."""
+    torch.manual_seed(0)
+    model, x = OfConvolutions().eval(), torch.rand(12, 3, 12, 12)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    outcome = Engine(batch_size=5, precision="bfloat16").run(attack, model, TensorExamples(x, y, torch.arange(12)))
+    assert attack.threat.contains(x, outcome.x_adv).all()
+    query = Gradient(x, lambda logits: logits.sum(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(x).dtype == torch.bfloat16
+        answer = evaluate(model, query)
+    assert answer.logits.dtype == answer.loss.dtype == torch.float32

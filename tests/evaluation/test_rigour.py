@@ -242,6 +242,19 @@ def test_it_works_on_an_awnet():
     assert {"clean, attacked, %", "unmodulated, attacked, %"} <= by["C7"].figures.keys()
 
 
+def test_a_model_whose_only_form_is_its_own_decision_without_a_gradient():
+    """No branch of it to compare the whole with; images made for the form still are tried on the whole."""
+
+    class Cut(Planted):
+        forms = ("detached",)
+
+        def decide(self, x, seen, form, forced):
+            return super().decide(x, seen.detach() if form else seen, "", forced)
+
+    finding = found(Cut("honest"), "C7", _of(Cut("honest")), BALL)
+    assert finding.status == "pass" and "detached, attacked, %" in finding.figures
+
+
 @pytest.mark.parametrize("omega", [True, False])
 def test_an_awnet_that_tells_no_types_decides_nothing(omega):
     """The ablations of Table 3: no fault of theirs that their log-odds have no slope, nor that nothing is to be frozen."""

@@ -11,7 +11,7 @@ import torch
 
 from awnet.errors import Mistake
 from awnet.losses import CrossEntropy
-from awnet.training import ARDConfig, AWPConfig, JointConfig, MTARDConfig, RSLADConfig
+from awnet.training import ARDConfig, AWPConfig, JointConfig, MARTConfig, MTARDConfig, RSLADConfig
 from awnet.training.entropy_balance import EntropyBalance, entropy
 from awnet.training.objective import OBJECTIVES
 from awnet.training.teacher import Teacher
@@ -66,6 +66,11 @@ def test_rslad_goes_under_awp_and_awnet():
     AWPConfig(over=RSLADConfig(steps=1)).build(THREAT, teachers(x))(own().double().train(), x, y, ids, NOW)
     losses = JointConfig(over=RSLADConfig(steps=1)).build(THREAT, teachers(x))(awnet(x), x, y, ids, NOW)
     assert losses.terms.keys() == {"adversarial", "clean", "type"}
+
+
+def test_awnet_is_not_trained_without_the_clean_part_of_mart():
+    with pytest.raises(Mistake, match="BN_nat"):
+        JointConfig(over=MARTConfig(steps=1, beta=0.0)).build(THREAT, {})
 
 
 @pytest.mark.parametrize("config", [ARDConfig(steps=1), RSLADConfig(steps=1, alpha=1.0)], ids=["ard", "rslad"])

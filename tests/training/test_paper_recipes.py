@@ -59,3 +59,12 @@ def test_a_detector_is_trained_as_long_as_the_router(name):
         detector, awnet = (RECIPES[f"{scale.prefix}cifar10/{one}"]().training for one in (name, "awnet"))
         assert (detector.epochs, detector.batch_size) == (awnet.epochs, awnet.batch_size)
         assert detector.schedule == awnet.schedule and detector.optimizer.lr == awnet.optimizer.router_lr
+
+
+@pytest.mark.parametrize("system", ["awnet", "resnet34"])
+def test_epochs_at_the_small_scale(system):
+    """The same for AW-Net and its rivals on each data set."""
+    epochs = {
+        data: RECIPES[f"small/{data}/{system}"]().training.epochs for data in ("cifar10", "cifar100", "tiny-imagenet")
+    }
+    assert epochs == {"cifar10": 2, "cifar100": 1, "tiny-imagenet": 3}

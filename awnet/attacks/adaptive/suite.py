@@ -58,24 +58,20 @@ def adaptive_suite(threat: ThreatModel) -> Suite:
 
 def doubled(suite: Suite) -> Suite:
     """Each attack of a suite with twice the steps and twice the runs; its random starts follow its place in a suite."""
-
-    def twice(attack: Attack) -> Attack:
-        if isinstance(attack, APGD):
-            return replace(attack, steps=2 * attack.steps, restarts=2 * attack.restarts)
-        assert isinstance(attack, Steer)
-        return replace(attack, steps=2 * attack.steps, then=2 * attack.then, restarts=2 * attack.restarts)
-
-    return Suite(members=tuple((f"{name} twice", twice(attack)) for name, attack in suite.members))
+    return Suite(members=tuple((f"{name} twice", _more(attack, steps=2, runs=2)) for name, attack in suite.members))
 
 
 def insisting(suite: Suite, names: Collection[str], times: int) -> Suite:
     """The named attacks of a suite with so many times their runs: what still finds something gets more of the same."""
+    chosen = [(name, attack) for name, attack in suite.members if name in names]
+    return Suite(members=tuple((f"{name} x{times}", _more(attack, steps=1, runs=times)) for name, attack in chosen))
 
-    def longer(attack: Attack) -> Attack:
-        assert isinstance(attack, APGD | Steer)
-        return replace(attack, restarts=times * attack.restarts)
 
-    return Suite(members=tuple((f"{name} x{times}", longer(attack)) for name, attack in suite.members if name in names))
+def _more(attack: Attack, *, steps: int, runs: int) -> Attack:
+    """With so many times the steps, of each leg where there are two, and so many times the runs."""
+    assert isinstance(attack, APGD | Steer)
+    more = replace(attack, steps=steps * attack.steps, restarts=runs * attack.restarts)
+    return replace(more, then=steps * more.then) if isinstance(more, Steer) else more
 
 
 def adaptive_twice(threat: ThreatModel) -> Suite:
