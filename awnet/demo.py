@@ -31,6 +31,7 @@ from awnet.config import to_json
 from awnet.data import load as load_data
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.metrics import accuracy, paired_difference, worst_case
+from awnet.evaluation.preflight import Cleared
 from awnet.evaluation.record import Record
 from awnet.experiment import RECIPES, complete, run
 from awnet.models.awnet import AWNet, Knob
@@ -124,7 +125,7 @@ def _evaluate(out: Path, number: int, adaptive: bool) -> Record:
         about=row.about,
         out=out / "records" / folder,
         resume=True,
-        checked=True,
+        cleared=Cleared(row.model),
     )
 
 

@@ -130,7 +130,7 @@ def _evaluate(options: Evaluate, share: Share) -> None:
     console = Console(stderr=True, quiet=not share.leads)
     images = subject.dataset if options.limit is None else subject.dataset.sample(options.limit, seed=options.seed)
     count = len(range(share.rank, len(images), share.world))
-    cleared = Cleared(subject.model, ())
+    cleared = Cleared(subject.model)
     if not subject.ours:
         with console.status("a look at the model"):
             cleared = clear(subject.model, images, attacks, trust_range=options.trust_range)

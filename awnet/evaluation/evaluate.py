@@ -51,7 +51,6 @@ def evaluate(
     out: Path | None = None,
     resume: bool = False,
     save_seconds: float = 60.0,
-    checked: bool = False,
     cleared: Cleared | None = None,
     trust_range: bool = False,
     remark: Callable[[str], None] = lambda sentence: None,
@@ -79,9 +78,9 @@ def evaluate(
         resume: go on from what `out` holds: what was found there of the same network, examples and engine is not run
             again, and the record is the one of the uninterrupted evaluation.
         save_seconds: how much work a crash may cost; saving changes no result.
-        checked: whether the model is known to be fit, as a checkpoint of ours is; any other is looked at first
-            (`awnet.evaluation.preflight`), and what is odd stands in the record as the model's "remarks".
-        cleared: what that look found, where it has been taken already (`clear`).
+        cleared: what a look at the model found (`clear`), or `Cleared(model)` where it is known to be fit, as a checkpoint of
+            ours is; None: it is looked at first (`awnet.evaluation.preflight`), and what is odd stands in the record as the
+            model's "remarks".
         trust_range: whether that look lets a model pass that is more often right on images in another range than [0, 1].
         remark: told each of those sentences before the attacks begin.
 
@@ -100,7 +99,7 @@ def evaluate(
         dataset = dataset.sample(limit, seed=seed)
     given = model
     if cleared is None:
-        cleared = Cleared(model, ()) if checked else clear(model, dataset, attacks, trust_range=trust_range)
+        cleared = clear(model, dataset, attacks, trust_range=trust_range)
     model, remarks = cleared
     for sentence in remarks:
         remark(sentence)

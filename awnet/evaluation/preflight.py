@@ -35,7 +35,7 @@ class Cleared(NamedTuple):
     """
 
     model: nn.Module
-    remarks: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def preflight(

@@ -19,6 +19,7 @@ from awnet.data import DataConfig
 from awnet.data import load as load_data
 from awnet.errors import Mistake
 from awnet.evaluation.evaluate import evaluate
+from awnet.evaluation.preflight import Cleared
 from awnet.evaluation.record import Record
 from awnet.experiment import RECIPES, Experiment, check_fits, complete, ensure, imported
 from awnet.recipes.paper import At, trainings
@@ -146,7 +147,7 @@ class Bench:
                 keep_adversarials=False,
                 out=self.record_folder(*job[:3], name),
                 resume=True,
-                checked=True,
+                cleared=Cleared(model),
             )
 
 

@@ -52,10 +52,12 @@ def produce(
         jobs: pieces of work at a time.
 
     Raises:
-        Mistake: a name of `only` is in none of them, or a training or an evaluation failed.
+        Mistake: a name of `only` is in none of them, or nothing is run; or a training or an evaluation failed.
     """
     tables = [TABLES[name] for name in names if name in TABLES]
     folder = bench.out / bench.scale.name
+    if only and not run:
+        raise Mistake("only some systems can be run alone; what is there is shown whole")
     if run:
         todo = list(missing(bench, names, only))
         if only and not todo:

@@ -19,6 +19,7 @@ from awnet.errors import Mistake
 from awnet.evaluation import Record
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.keeping import batch_size_in
+from awnet.evaluation.preflight import Cleared
 from awnet.interrupt import Interrupt
 from awnet.models import AWNet, create
 from awnet.models.model import fingerprint
@@ -433,13 +434,13 @@ class Cramped(nn.Module):
 def test_a_batch_that_was_halved_stands_in_the_record(model, tmp_path):
     cramped, said = Cramped(model, 4), "out of memory with batches of 8; going on with 4"
     with pytest.warns(RuntimeWarning, match=said):
-        record = judged(cramped, {"fgsm": BOTH["fgsm"]}, out=tmp_path, checked=True)
+        record = judged(cramped, {"fgsm": BOTH["fgsm"]}, out=tmp_path, cleared=Cleared(cramped))
     assert record.model["remarks"] == [said], "once"
     assert torch.equal(record.worst, judged(model, {"fgsm": BOTH["fgsm"]}).worst)
     cramped.most = 8
-    again = judged(cramped, out=tmp_path, resume=True, checked=True)
+    again = judged(cramped, out=tmp_path, resume=True, cleared=Cleared(cramped))
     assert again.model["remarks"] == Record.load(tmp_path).model["remarks"] == [said], "it is still true of fgsm"
-    assert "remarks" not in judged(cramped, checked=True).model
+    assert "remarks" not in judged(cramped, cleared=Cleared(cramped)).model
 
 
 def test_an_engine_can_be_chosen_when_the_model_has_been_looked_at(model):

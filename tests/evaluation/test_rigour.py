@@ -16,6 +16,7 @@ from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.finding import Finding
+from awnet.evaluation.preflight import Cleared
 from awnet.evaluation.record import Record
 from awnet.evaluation.rigour import CHECKS, rigour
 from awnet.models import Knob, create
@@ -139,7 +140,7 @@ def test_only_who_pushes_the_decision_knows_the_router(name, attack, status):
     sample = planted_sample(model, 60)
     x = (255 * sample.x).round().to(torch.uint8)
     images = Dataset("planted", "test", x, sample.y, torch.arange(60), tuple("abc"))
-    record = evaluate(model, images, {name: attack}, threat=BALL, engine=ENGINE, checked=True)
+    record = evaluate(model, images, {name: attack}, threat=BALL, engine=ENGINE, cleared=Cleared(model))
     finding = found(model, "C7", images, BALL, record=record)
     assert ("who steers the decision" in finding.meaning.lower()) == (status == "fail"), finding
 

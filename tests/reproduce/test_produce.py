@@ -187,6 +187,8 @@ def test_public_weights_for_other_images(bench: Bench, public: Path, said: dict[
 def test_a_mistake_in_a_name_is_one_sentence(bench: Bench):
     with pytest.raises(Mistake, match="none of nobody is in table0"):
         text(bench, only=("nobody",))
+    with pytest.raises(Mistake, match="what is there is shown whole"):
+        text(bench, only=("awnet-pgd-at",), run=False)
     with pytest.raises(Mistake, match="none of resnet34 is in fig1, table5"):
         produce(bench, ["fig1", "table5"], console=Console(file=StringIO()), only=("resnet34",))
 
