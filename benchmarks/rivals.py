@@ -82,12 +82,21 @@ def installed(package: str, module: str) -> str | None:
 
 
 def imported(name: str) -> Any:
-    """A module of a rival. Some import torchvision, whose Python part asks for two operators that its other part defines."""
+    """A module of a rival. Some import torchvision, whose Python part asks for two operators of its compiled part.
+
+    Where that was built for another torch and cannot be loaded, they are declared here, and nobody may call them.
+    """
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    for module in [m for m in sys.modules if m.partition(".")[0] in ("torchvision", name.partition(".")[0])]:
+        del sys.modules[module]  # what the failure left half-made
     for operator in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, operator):
-            library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            _LIBRARIES.append(library)
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _LIBRARIES.append(library)
     return importlib.import_module(name)
 
 
