@@ -22,7 +22,7 @@ from awnet.errors import Mistake
 from awnet.evaluation import Record
 from awnet.evaluation.conventions import LogProbabilities, are_probabilities, better_convention
 from awnet.evaluation.evaluate import clear, evaluate
-from awnet.evaluation.preflight import preflight, tensor_examples
+from awnet.evaluation.preflight import Cleared, preflight, tensor_examples
 from awnet.evaluation.rigour import rigour
 from awnet.losses import Margin
 from awnet.models.model import fingerprint
@@ -96,11 +96,11 @@ class Gaps(nn.Module):
         return torch.where(among[:, None], torch.nan, self.net(x))
 
 
-@pytest.mark.parametrize("checked", [False, True])
-def test_a_few_images_without_an_answer_are_enough(checked, net, tmp_path):
+@pytest.mark.parametrize("known", [False, True])
+def test_a_few_images_without_an_answer_are_enough(known, net, tmp_path):
     gaps = Gaps(net, DATA.batch(torch.arange(30, 36))[0])
     with pytest.raises(Mistake, match="answers 6 of 60 images with NaN or infinity; look for a division"):
-        judged(gaps, out=tmp_path / "out", checked=checked)
+        judged(gaps, out=tmp_path / "out", cleared=Cleared(gaps) if known else None)
     assert not (tmp_path / "out").exists(), "nothing was begun"
 
 
