@@ -176,9 +176,8 @@ def evaluate(model: Callable[[Images], Logits], query: Query, lay: Layout = as_i
     """
     if isinstance(query, Forward):
         with torch.no_grad():
-            return Answer(
-                model(lay(query.x.clone())).to(query.x.dtype)
-            )  # a model may normalise in place; the state must not see it
+            x = query.x.clone()  # a model may normalise in place; the state must not see it
+            return Answer(model(lay(x)).to(x.dtype))
     with torch.enable_grad():
         x = query.x.detach().requires_grad_()
         if isinstance(query, Steering) and isinstance(model, Deciding):

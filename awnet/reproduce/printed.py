@@ -13,7 +13,7 @@ from awnet.recipes.paper import BETAS, CIFAR10, CIFAR100, TINY
 
 WHITE = ("fgsm", "pgd-sat", "pgd-trades", "cw-inf")
 WHO_DECIDES = (
-    "On networks that do not decide for each image, all but AW-Net and Separate-Net, the adaptive suite is APGD on two losses "
+    "AW-Net and Separate-Net decide for each image; on the others here, which do not, the adaptive suite is APGD on two losses "
     "alone, and AutoAttack, which has both, is stronger."
 )
 TITLES = {

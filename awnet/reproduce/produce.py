@@ -57,7 +57,7 @@ def produce(
     tables = [TABLES[name] for name in names if name in TABLES]
     folder = bench.out / bench.scale.name
     if only and not run:
-        raise Mistake("only some systems can be run alone; what is there is shown whole")
+        raise Mistake("--only chooses what is run, and nothing is; what is there is shown whole")
     if run:
         todo = list(missing(bench, names, only))
         if only and not todo:

@@ -593,5 +593,5 @@ def test_a_search_in_bfloat16_takes_answers_as_exactly_as_images(attack):
     query = Gradient(x, lambda logits: logits.sum(1))
     with torch.autocast("cpu", torch.bfloat16):
         assert model(x).dtype == torch.bfloat16
-        answer = evaluate(model, query)
-    assert answer.logits.dtype == answer.loss.dtype == torch.float32
+        answer, seen = evaluate(model, query), evaluate(model, Forward(x))
+    assert answer.logits.dtype == answer.loss.dtype == seen.logits.dtype == torch.float32
