@@ -93,7 +93,7 @@ def imported(name: str) -> Any:
             raise
     for module in [m for m in sys.modules if m.partition(".")[0] in ("torchvision", name.partition(".")[0])]:
         del sys.modules[module]  # what the failure left half-made
-    for operator in ("nms", "qnms"):
+    for operator in ("nms", "qnms") if not _LIBRARIES else ():
         library = torch.library.Library("torchvision", "FRAGMENT")
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _LIBRARIES.append(library)

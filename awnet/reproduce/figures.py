@@ -58,14 +58,23 @@ def weight_figure(bench: Bench, figure: WeightFigure, folder: Path) -> str:
     page = [f"## {figure.name}: {figure.title}"]
     if rows:
         replace_file(folder / f"{figure.name}.svg", standalone(filter_densities(rows)))
-        said = json.dumps({"networks": found, "provenance": provenance()}, indent=1)
-        replace_file(folder / f"{figure.name}.json", said + "\n")
+        _keep(folder / f"{figure.name}.json", found)
         page += [f"![{figure.title}]({figure.name}.svg)", "\n".join(table)]
         page += [f"Every layer, and the spread over all of them: [{figure.name}.json]({figure.name}.json)."]
     page += [f"Not run: {', '.join(missing)}."] if missing else []
     text = "\n\n".join(page) + "\n"
     replace_file(folder / f"{figure.name}.md", text)
     return text
+
+
+def _keep(path: Path, found: Mapping[str, Any]) -> None:
+    """Write the numbers and where they come from; the same numbers again leave the file as it is, provenance and all."""
+    try:
+        if json.loads(path.read_text())["networks"] == json.loads(json.dumps(found)):
+            return
+    except (OSError, ValueError, KeyError):
+        pass
+    replace_file(path, json.dumps({"networks": found, "provenance": provenance()}, indent=1) + "\n")
 
 
 def _line(architecture: str, how: str, networks: Mapping[str, Filters], numbers: Mapping[str, Any], layer: int) -> str:

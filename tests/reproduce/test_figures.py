@@ -52,6 +52,22 @@ def test_filter_means_are_held_against_the_standard_network(tmp_path: Path):
     assert (tmp_path / "fig0.svg").read_text().startswith("<svg")
 
 
+def test_another_look_leaves_the_numbers_as_they_are(tmp_path: Path):
+    bench = Bench(out=tmp_path, scale=SMALL)
+    saved(bench, "standard", 1.0)
+    saved(bench, "resnet18", 3.0)
+    weight_figure(bench, FIGURE, tmp_path)
+    record = tmp_path / "fig0.json"
+    record.write_text(record.read_text().replace('"provenance": {', '"provenance": {"machine": "of that day",'))
+    before = record.read_text()
+    weight_figure(bench, FIGURE, tmp_path)
+    assert record.read_text() == before and "of that day" in before
+    saved(bench, "trades", 2.0)  # and a third network is another record
+    weight_figure(bench, FIGURE, tmp_path)
+    after = record.read_text()
+    assert "of that day" not in after and "TRADES" in after
+
+
 def test_without_a_standard_network_nothing_is_drawn(tmp_path: Path):
     bench = Bench(out=tmp_path, scale=SMALL)
     saved(bench, "resnet18", 1.0)
