@@ -26,7 +26,7 @@ from awnet.errors import Mistake
 from awnet.evaluation.metrics import check_weights, w_robust
 from awnet.folders import alone, replace_file, whole_folder
 from awnet.json_file import read_json
-from awnet.models.model import Architecture, Calibrating, create, parameter_count
+from awnet.models.model import Architecture, Calibrating, create, device_of, parameter_count
 from awnet.models.resnet import ResNetConfig
 from awnet.noise import fold
 from awnet.provenance import provenance
@@ -274,7 +274,7 @@ def _validate(model: nn.Module, dataset: Dataset, experiment: Experiment) -> Val
     if isinstance(model, Calibrating):  # before it is judged, so that what is chosen and saved is what is judged
         x, _ = dataset.batch(torch.arange(len(dataset)))
         with frozen_for_attack(model):
-            model.calibrate(x.to(next(model.parameters()).device))
+            model.calibrate(x.to(device_of(model)))
     unattacked = engine.predict(model, dataset)
     clean = unattacked.correct.float().mean().item()
     robust = 0.0

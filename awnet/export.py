@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from awnet.attacks.attack import frozen_for_attack
 from awnet.errors import Mistake, unknown
 from awnet.folders import replace_file
-from awnet.models.model import Detecting
+from awnet.models.model import Detecting, device_of
 from awnet.noise import Noise
 from awnet.types import Images
 
@@ -60,7 +60,7 @@ def export(model: nn.Module, path: Path, *, to: str, shape: Sequence[int], about
     path = Path(path)
     if path.suffix != ending:
         raise Mistake(f"the file for {to} should end in {ending}, got {path.name!r}")
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
 
     def draw(size: int) -> Images:
         return Noise(0, torch.arange(size, device=device)).uniform(0, tuple(shape))

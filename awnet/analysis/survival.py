@@ -28,6 +28,7 @@ from awnet.errors import Mistake
 from awnet.models import AWNet, Branch, Routing
 from awnet.models.dynamic_conv import DynamicConv2d
 from awnet.models.mix_batch_norm import MixConv2d
+from awnet.models.model import device_of
 from awnet.noise import permutation
 from awnet.types import Hits, Images, Labels, Logits, PerExample, Signals
 
@@ -114,7 +115,7 @@ def _each(change: Callable[[Signals, Tensor], Tensor], routing: Routing, partner
 
 
 def _routing(model: AWNet, x: Images, batch_size: int) -> Routing:
-    device = next(model.parameters()).device
+    device = device_of(model)
     parts = [model.router(model.normalize(part.to(device))) for part in x.split(batch_size)]
     signals = tuple(torch.cat(layer) for layer in zip(*(part.signals for part in parts), strict=True))
     return Routing(torch.cat([part.type_logits for part in parts]), signals)
@@ -142,7 +143,7 @@ def estimated_anew(model: AWNet, fit: Types, batch_size: int = 128) -> AWNet:
         if isinstance(module, nn.BatchNorm2d) and module.training:  # the router's are not
             module.reset_running_stats()
             module.momentum = None  # the plain mean over the batches
-    device = next(model.parameters()).device
+    device = device_of(model)
     with torch.no_grad():
         for x, branch in zip(fit, (Branch.CLEAN, Branch.ADVERSARIAL), strict=True):
             for part in x.split(batch_size):

@@ -15,7 +15,7 @@ with zero, not with the loss at the start.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -76,11 +76,17 @@ class Climb:
         delta = self.threat.uniform(noise, run, tuple(x.shape[1:]))
         length = self.threat.distance(torch.zeros_like(x), delta).clamp(min=1e-30)
         now = self.threat.project(x + self.threat.eps * delta / per_image(length), x)
-        none, zero = torch.full_like(length, -torch.inf), torch.zeros_like(run)
+        return self.go_on(x, now, 2 * self.threat.eps)
+
+    def go_on(self, x: Images, now: Images, size: float) -> ClimbState:
+        """A run from a point of the ball, before its evaluation, with a first step of that length."""
+        none, zero = (
+            torch.full((len(x),), -torch.inf, device=x.device),
+            torch.zeros(len(x), dtype=torch.int64, device=x.device),
+        )
         interval = zero + max(self.steps * 22 // 100, 1)
-        size = torch.full_like(length, 2 * self.threat.eps)
-        yes = torch.ones_like(run, dtype=torch.bool)
-        return ClimbState(zero, now, now, size, -none, zero, interval, interval, yes, none, now, none, now)
+        yes, sizes = torch.ones_like(zero, dtype=torch.bool), torch.full_like(none, size)
+        return ClimbState(zero, now, now, sizes, -none, zero, interval, interval, yes, none, now, none, now)
 
     def move(self, state: ClimbState, x: Images, loss: PerExample, gradient: Images) -> ClimbState:
         """The next point, from what the model said of this one."""
@@ -125,6 +131,23 @@ class Climb:
     def late(self, state: ClimbState) -> Hits:
         """Whether the run is in the last quarter of its steps."""
         return 4 * state.step > 3 * self.steps
+
+
+class Ascent(Protocol):
+    """What a run is in any norm; its states are its own."""
+
+    @property
+    def queries(self) -> int: ...
+    def begin(self, x: Images, run: Tensor, noise: Noise) -> Any: ...
+    def go_on(self, x: Images, now: Images, size: float) -> Any: ...
+    def move(self, state: Any, x: Images, loss: PerExample, gradient: Images) -> Any: ...
+    def ended(self, state: Any) -> Hits: ...
+    def late(self, state: Any) -> Hits: ...
+
+
+def climb_in(threat: ThreatModel, steps: int, rho: float) -> Ascent:
+    """One run in any norm."""
+    return SparseClimb(threat, steps) if isinstance(threat, L1) else Climb(threat, steps, rho)
 
 
 class APGDState(NamedTuple):
@@ -192,10 +215,8 @@ class APGD(Attack):
         return 1 + max(self.targets, 1) * self.restarts * self._climb.queries
 
     @property
-    def _climb(self) -> Climb | SparseClimb:
-        if isinstance(self.threat, L1):
-            return SparseClimb(self.threat, self.steps)
-        return Climb(self.threat, self.steps, self.rho)
+    def _climb(self) -> Ascent:
+        return climb_in(self.threat, self.steps, self.rho)
 
     def start(self, x: Images, target: Tensor, noise: Noise) -> APGDState:
         zero = torch.zeros_like(target)
@@ -224,7 +245,7 @@ class APGD(Attack):
         if self.targets and not nobody(looked):
             targets = select(looked, runners_up(answer.logits, state.y, self.targets), targets)
             runs = select(looked, aims(targets, state.y) * self.restarts, runs)
-        moved: Any = self._climb.move(state.climb, state.x, answer.loss, answer.gradient)
+        moved = self._climb.move(state.climb, state.x, answer.loss, answer.gradient)
         ended = self._climb.ended(moved) & ~looked
         climb = moved if nobody(ended) else select(ended, self._climb.begin(state.x, state.run + 1, noise), moved)
         return APGDState(

@@ -77,6 +77,21 @@ class Answer(NamedTuple):
     towards_clean: Images | None = None
     real: Hits | None = None
 
+    def without_nan(self) -> tuple[Answer, Hits]:
+        """The answer with 0 where a gradient is NaN or infinite, and where one was though the logits are numbers.
+
+        A NaN would spread over an image (in L2 by its length) or hold it still (its sign is 0), and a network would pass
+        for robust because it divides by 0 in its backward pass.
+        """
+        gradients = [g for g in (self.gradient, self.towards_clean) if g is not None]
+        lost = torch.zeros(len(self.logits), dtype=torch.bool, device=self.logits.device)
+        for gradient in gradients:
+            lost = lost | ~gradient.isfinite().flatten(1).all(1)
+        if nobody(lost):
+            return self, lost
+        clean = [None if g is None else g.nan_to_num(0, 0, 0) for g in (self.gradient, self.towards_clean)]
+        return self._replace(gradient=clean[0], towards_clean=clean[1]), lost & finite(self.logits)
+
 
 class Attack(ABC):
     """What every attack offers. A final attack is a frozen dataclass with these as fields or methods.
@@ -182,7 +197,7 @@ def evaluate(model: Callable[[Images], Logits], query: Query, lay: Layout = as_i
         x = query.x.detach().requires_grad_()
         if isinstance(query, Steering) and isinstance(model, Deciding):
             return _steered(model, query, x, lay)
-        logits = model(lay(x)).to(x.dtype)
+        logits = model(lay(x.clone())).to(x.dtype)  # a copy, as a model may normalise in place
         loss = query.loss(logits)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
     return Answer(logits.detach(), loss.detach(), gradient)
@@ -216,6 +231,7 @@ class Slots(NamedTuple):
         target: the labels, or what else the loss compares with.
         finished: which examples need nothing more.
         x_adv: for finished examples the attack's answer.
+        lost: for which a gradient was NaN or infinite on the way, and taken as 0 there.
     """
 
     state: Any
@@ -223,12 +239,14 @@ class Slots(NamedTuple):
     target: Tensor
     finished: Hits
     x_adv: Images
+    lost: Hits
 
 
 def fresh(attack: Attack, x: Images, target: Tensor, noise: Noise) -> Slots:
     """Slots of examples that are about to meet their first query."""
     state = attack.start(x, target, noise)
-    return Slots(state, x, target, attack.done(state), attack.adversarial(state))
+    done = attack.done(state)
+    return Slots(state, x, target, done, attack.adversarial(state), torch.zeros_like(done))
 
 
 def advance(
@@ -248,7 +266,7 @@ def advance(
     query = attack.query(slots.state)
     query = Forward(query.x) if look else query
     with seen():
-        answer = evaluate(model, query, lay)
+        answer, lost = evaluate(model, query, lay).without_nan()
     state = select(slots.finished, slots.state, attack.update(slots.state, answer, noise))
     ended = ~slots.finished & attack.done(state)
     x_adv = slots.x_adv if nobody(ended) else select(ended, attack.adversarial(state), slots.x_adv)
@@ -258,7 +276,7 @@ def advance(
         success = success if answer.real is None else success & answer.real
         x_adv = select(success, query.x, x_adv)
         finished = finished | success
-    return Slots(state, slots.x, slots.target, finished, x_adv)
+    return Slots(state, slots.x, slots.target, finished, x_adv, slots.lost | (lost & ~slots.finished))
 
 
 def perturb(attack: Attack, model: Callable[[Images], Logits], x: Images, target: Tensor, noise: Noise) -> Images:

@@ -16,7 +16,7 @@ from awnet.attacks.fab import FAB
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.suite import Suite
 from awnet.errors import Mistake, unknown
-from awnet.losses import DLR
+from awnet.losses import DLR, TargetedDLR
 from awnet.threat_model import ThreatModel
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -27,9 +27,9 @@ def auto_attack(threat: ThreatModel, version: str | Sequence[str] = "standard") 
 
     Args:
         threat: the norm, and eps.
-        version: "standard"; "plus", with five runs of each APGD without targets and of FAB-T, and with APGD on the difference
-            of logits ratio; "rand", the two APGD without targets by means of twenty gradients, for models that draw random
-            numbers; or the names of attacks, run in this order.
+        version: "standard"; "plus", with five runs of each APGD without targets and of FAB-T, with nine targets in L1 too,
+            and with APGD on the difference of logits ratio; "rand", the two APGD without targets by means of twenty
+            gradients, for models that draw random numbers; or the names of attacks, run in this order.
 
     Raises:
         Mistake: where there is no such version or attack.
@@ -39,7 +39,7 @@ def auto_attack(threat: ThreatModel, version: str | Sequence[str] = "standard") 
             members=(
                 ("apgd-ce", APGD(threat=threat, restarts=5)),
                 ("apgd-dlr", APGD(threat=threat, loss=DLR(), restarts=5)),
-                ("apgd-t", _attack("apgd-t", threat)),
+                ("apgd-t", APGD(threat=threat, loss=TargetedDLR(), targets=9)),
                 ("fab-t", FAB(threat=threat, restarts=5)),
                 ("square", _attack("square", threat)),
             )

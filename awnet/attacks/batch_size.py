@@ -18,6 +18,7 @@ from torch import nn
 from awnet.attacks.attack import Attack
 from awnet.attacks.engine import Engine, Examples
 from awnet.attacks.suite import Suite
+from awnet.models.model import device_of
 
 LADDER = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 LARGEST_ON_CPU = 256  # by then its caches have long been too small
@@ -48,7 +49,7 @@ def fitting_batch_size(
     Returns:
         One of the ladder; its first where memory does not suffice even for that, and the engine will halve it.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     most = min(len(examples), LARGEST_ON_CPU if device.type == "cpu" else ladder[-1])
     per_second: dict[int, float] = {}
     for place, size in enumerate(ladder):

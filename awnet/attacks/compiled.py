@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from awnet.models.model import device_of
 from awnet.types import Images, Logits
 
 
@@ -20,7 +21,7 @@ class Compiled:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        device = next((p.device.type for p in model.parameters()), "cpu")
+        device = device_of(model).type
         self._graphs = device == "cuda"
         mode = "reduce-overhead" if self._graphs else None
         # of the module itself torch would keep a note in it

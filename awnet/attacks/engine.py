@@ -2,8 +2,9 @@
 
 It owns all that is not the attack's idea: batches of one padded shape, whose slots are refilled as examples finish; the
 model's modes, restored exactly; precision; costs; progress; and the verdict, which is always the model's own in float32 on
-the images that come out. Since every batch has one shape and every random number is counted by example, neighbours, order
-and the number of examples change no bit of a result; another batch size changes it by rounding only.
+the images that come out (`awnet/attacks/float32.py`: no caller's autocast, no TensorFloat-32). Since every batch has one
+shape and every random number is counted by example, neighbours, order and the number of examples change no bit of a result;
+another batch size changes it by rounding only.
 
 Once the queue is empty fewer and fewer slots are taken. The batch then shrinks, where the network has been seen to answer
 each image of the smaller batch with the very same bits: on a CPU it mostly does; elsewhere the batch stays as it is.
@@ -47,13 +48,14 @@ from awnet.attacks.attack import (
 )
 from awnet.attacks.attack import backwards as backwards_of
 from awnet.attacks.compiled import Compiled
+from awnet.attacks.float32 import in_float32
 from awnet.attacks.inputs import check_answers
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
 from awnet.attacks.suite import Suite
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.losses import Margin
-from awnet.models.model import judge
+from awnet.models.model import device_of, judge
 from awnet.noise import Noise, fold
 from awnet.threat_model import ThreatModel
 from awnet.types import Hits, Images, Labels, Logits, PerExample
@@ -128,6 +130,7 @@ class Sweep(NamedTuple):
         passes, backwards, confirmations: of each member, shape (n, members): evaluations of the model spent on each
             example, how many of them asked for gradients, and float32 confirmations beside them.
         prediction, p_clean, correct: the verdicts that there are.
+        lost: who met a gradient that was NaN or infinite.
         margin: by how much x_adv is misclassified in the verdict that there is; who is furthest from it begins first, for
             it will take longest.
         broken_by: as in the outcome.
@@ -145,6 +148,7 @@ class Sweep(NamedTuple):
     prediction: Labels
     p_clean: PerExample
     correct: Hits
+    lost: Hits
     margin: PerExample
     broken_by: Tensor
 
@@ -191,10 +195,10 @@ class Engine:
         """
         searches = _searches(attack, seed)
         n, nobody = len(examples), torch.full((self.batch_size,), -1)
-        slots = self._fresh(searches[member], examples, nobody, _device(model))
+        slots = self._fresh(searches[member], examples, nobody, device_of(model))
         if self._apart(searches[member].attack, slots) is not None:
             nobody = nobody.repeat(2)
-            slots = self._fresh(searches[member], examples, nobody, _device(model))
+            slots = self._fresh(searches[member], examples, nobody, device_of(model))
         slots = slots._replace(finished=torch.ones_like(slots.finished))
         nothing, no = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool)
         return Sweep(
@@ -210,6 +214,7 @@ class Engine:
             prediction=nothing,
             p_clean=torch.zeros(n),
             correct=~no,
+            lost=no.clone(),
             margin=torch.zeros(n),
             broken_by=nothing - 1,
         )
@@ -236,7 +241,7 @@ class Engine:
             sweep: where an interrupted run of the very same was, instead of the beginning; changed in place.
             watch: shown the sweep after each turn, to tell how far it is or to save it; what it raises ends the run.
             warn: told in a sentence where memory did not suffice for the batch, the network did not compile, or the model
-                answers attacked images with NaN or infinity.
+                answers attacked images, or has gradients, with NaN or infinity.
 
         Returns:
             The outcome of each example; `attack.stop_on_success` examples cost only what they needed.
@@ -247,7 +252,7 @@ class Engine:
         searches, is_suite = _searches(attack, seed), isinstance(attack, Suite)
         if len(examples) == 0:
             return self.predict(model, examples, members=len(searches), warn=warn)
-        with frozen_for_attack(model), torch.no_grad():
+        with in_float32(model), frozen_for_attack(model), torch.no_grad():
             sweep = sweep or self.begin(attack, model, examples, seed=seed)
             network = self._network(model, examples, warn)
             if is_suite and not sweep.member and not sweep.begun:
@@ -261,6 +266,11 @@ class Engine:
                     sweep = sweep._replace(left=~sweep.correct)
                 sweep = self._searched(searches[place], network, examples, sweep, watch)
                 sweep = self._judged(searches[place], model, examples, sweep, warn)
+        if count := int(sweep.lost.sum()):
+            warn(
+                f"the gradient of {count} of {len(examples)} images was NaN or infinite in the course of the attack, and taken "
+                "as 0: it may find too little; look for a square root, a logarithm or a division in the backward pass"
+            )
         met = sweep.passes > 0  # and so had a verdict
         spent = torch.stack([sweep.passes + sweep.confirmations + met, sweep.backwards], dim=2)
         forwards, backwards = spent.sum(1).unbind(1)
@@ -279,9 +289,9 @@ class Engine:
     def asking(self, attack: Attack | Suite, model: nn.Module, examples: Examples) -> Iterator[Callable[[], None]]:
         """While it lasts, a function that evaluates a full batch of starts as a search does, to be timed."""
         search = _searches(attack, 0)[0]
-        with frozen_for_attack(model), torch.no_grad():
+        with in_float32(model), frozen_for_attack(model), torch.no_grad():
             network, nobody = self._network(model, examples, warn), torch.full((self.batch_size,), -1)
-            query = search.attack.query(self._fresh(search, examples, nobody, _device(model)).state)
+            query = search.attack.query(self._fresh(search, examples, nobody, device_of(model)).state)
 
             def ask() -> None:
                 with network.seen(search.attack.exact or self.precision == "float32"):
@@ -298,9 +308,9 @@ class Engine:
         watch: Callable[[Sweep], None],
     ) -> Sweep:
         """The sweep when everybody has left the search."""
-        attack, member, device = search.attack, int(sweep.member), _device(network.model)
+        attack, member, device = search.attack, int(sweep.member), device_of(network.model)
         slots, slot_of, begun = sweep.slots, sweep.slot_of.clone(), int(sweep.begun)
-        left, x_adv = sweep.left, sweep.x_adv
+        left, x_adv, lost = sweep.left, sweep.x_adv, sweep.lost
         # views: written to in place
         passes, backwards, confirmations = (t[:, member] for t in (sweep.passes, sweep.backwards, sweep.confirmations))
         # in a suite who has not been broken; by itself everybody
@@ -330,6 +340,7 @@ class Engine:
             leaving[rows] = turn.finished | (passes[of] >= attack.queries)
             if leaving.any():
                 x_adv[slot_of[leaving]] = slots.x_adv[leaving.to(device)].cpu()
+                lost[slot_of[leaving]] |= slots.lost[leaving.to(device)].cpu()
                 left[slot_of[leaving]] = True
                 slot_of[leaving] = -1
             sweep = sweep._replace(slots=slots, slot_of=slot_of.clone(), begun=torch.tensor(begun))
@@ -441,7 +452,7 @@ class Engine:
         """
         everybody = torch.arange(len(examples))
         x, _ = examples.batch(everybody)
-        with frozen_for_attack(model), torch.no_grad():
+        with in_float32(model), frozen_for_attack(model), torch.no_grad():
             prediction, p_clean, correct, _ = self._verdict(None, model, examples, x, everybody, warn)
         ones, spent = torch.ones_like(everybody), torch.zeros(len(examples), members, 2, dtype=torch.int64)
         return Outcome(x, prediction, correct, p_clean, ones, 0 * ones, -ones, spent)
@@ -474,9 +485,9 @@ class Engine:
         Raises:
             Mistake: where no attack has been, the model answers with NaN or infinity.
         """
-        n, b, device = len(of), self.batch_size, _device(model)
+        n, b, device = len(of), self.batch_size, device_of(model)
         none = torch.empty(0)
-        found: list[tuple[Tensor, ...]] = [(none.long(), none, none.bool(), none, none.bool())]
+        found: list[tuple[Tensor, ...]] = [(none.long(), none, none.bool(), none, none.bool(), none.bool())]
         start = 0
         while start < n:
             index = of[torch.arange(start, start + b).clamp(max=n - 1)]
@@ -484,6 +495,7 @@ class Engine:
             x_final = self._laid_out(x_adv[index].to(device))
             allowed = threat.contains(x, x_final) if threat else torch.ones_like(y, dtype=torch.bool)
             in_box = ((x_final >= 0) & (x_final <= 1)).flatten(1).all(1)  # elsewhere no model owes an answer
+            is_image = x_final.isfinite().flatten(1).all(1)
             try:
                 logits, p_clean = judge(model, x_final)
             except torch.OutOfMemoryError:
@@ -492,10 +504,13 @@ class Engine:
             logits = logits.float()
             prediction, numbers = logits.argmax(1), finite(logits)
             correct = (prediction == y) | ~allowed | ~numbers
-            verdict = prediction, p_clean, correct, Margin()(logits, y), numbers | ~in_box
+            verdict = prediction, p_clean, correct, Margin()(logits, y), numbers | ~in_box, is_image
             found.append(tuple(t.cpu() for t in verdict))
             start += b
-        prediction, p_clean, correct, margin, answered = (torch.cat(parts)[:n] for parts in zip(*found, strict=True))
+        joined = (torch.cat(parts)[:n] for parts in zip(*found, strict=True))
+        prediction, p_clean, correct, margin, answered, are_images = joined
+        if threat and (count := int((~are_images).sum())):
+            warn(f"the attack made {count} of {n} images with pixels that are no numbers: they count as not broken")
         if threat is None:
             check_answers(answered)
         elif count := int((~answered).sum()):
@@ -509,7 +524,7 @@ class Engine:
         convolutions = None
         if self.precision != "float32":
             x, _ = examples.batch(torch.arange(min(len(examples), SMALLEST)))
-            convolutions = convolutions_of(model, self._laid_out(x.to(_device(model))))
+            convolutions = convolutions_of(model, self._laid_out(x.to(device_of(model))))
         return Network(model, self.batch_size, convolutions, compiled=self.compile, warn=warn)
 
 
@@ -569,7 +584,7 @@ class Network:
         if lean is None:
             yield
             return
-        with lean, torch.autocast(_device(self.model).type, torch.bfloat16, enabled=not exact):
+        with lean, torch.autocast(device_of(self.model).type, torch.bfloat16, enabled=not exact):
             yield
 
 
@@ -639,10 +654,6 @@ def _searches(attack: Attack | Suite, seed: int) -> list[Search]:
     if isinstance(attack, Suite):
         return [Search(member, fold(seed, place)) for place, member in enumerate(attack.attacks)]
     return [Search(attack, seed)]
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _padded(rows: Tensor, size: int) -> Tensor:

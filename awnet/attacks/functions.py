@@ -147,8 +147,8 @@ def fab(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Images:
-    """The nearest misclassified image, where there is one within eps, otherwise x itself (`awnet.attacks.fab`)."""
-    attack = FAB(threat=threat_model(norm, eps), targets=targets, restarts=restarts, steps=steps)
+    """The nearest misclassified image that all steps find, where there is one within eps, otherwise x (`awnet.attacks.fab`)."""
+    attack = FAB(threat=threat_model(norm, eps), targets=targets, restarts=restarts, steps=steps, stop_on_success=False)
     return run(attack, model, x, y, seed=seed, batch_size=batch_size)
 
 

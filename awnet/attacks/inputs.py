@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from awnet.attacks.attack import finite, frozen_for_attack
 from awnet.errors import Mistake, unknown
+from awnet.models.model import device_of
 from awnet.threat_model import L1, L2, ROUNDING, Linf, ThreatModel
 from awnet.types import Hits, Images, Labels
 
@@ -42,6 +43,11 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
     Raises:
         Mistake: where shapes, types, ranges or labels do not fit, or the model answers with NaN or infinity.
     """
+    if not isinstance(model, nn.Module):
+        raise Mistake(
+            f"expected the model as a torch.nn.Module, whose modes can be put back, got {type(model).__name__}; hand over the "
+            "network itself, or a module whose forward calls it"
+        )
     if x.ndim != 4 or x.dtype != torch.float32:
         raise Mistake(f"expected images of shape (b, c, h, w) in float32, got {tuple(x.shape)} in {_type(x)}")
     if y.shape != x.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:
@@ -57,7 +63,7 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
             f"images must be in [0, 1], got [{low:.4g}, {high:.4g}]; put the normalisation into the model, as its first "
             "layer, and hand over plain pixels"
         )
-    device = next((p.device for p in model.parameters()), x.device)
+    device = device_of(model, x.device)
     with torch.no_grad(), frozen_for_attack(model):
         logits = model(x[:2].clamp(0, 1).to(device))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != min(len(x), 2):

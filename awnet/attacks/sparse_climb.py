@@ -42,19 +42,23 @@ class SparseClimb:
 
     Args:
         threat: the ball.
-        steps: over all three radii, 30, 30 and 40 % of them.
+        steps: over all radii, of three 30, 30 and 40 % of them.
+        radii: three, one after the other, in eps; or 1 alone, for a run that goes on from a point.
     """
 
     threat: L1
     steps: int
+    radii: tuple[int, ...] = RADII
 
     @property
     def queries(self) -> int:
         """Evaluations of a run: each radius asks once more, for its first point."""
-        return sum(self._lengths) + len(RADII)
+        return sum(self._lengths) + len(self.radii)
 
     @property
-    def _lengths(self) -> tuple[int, int, int]:
+    def _lengths(self) -> tuple[int, ...]:
+        if len(self.radii) == 1:
+            return (self.steps,)
         early = min(-(-3 * self.steps // 10), self.steps // 2)  # rounded up, but never more than there are
         return early, early, self.steps - 2 * early
 
@@ -62,6 +66,11 @@ class SparseClimb:
         """A random point of the largest ball, before its evaluation."""
         stage = torch.zeros_like(run)
         return self._enter(x, self._into(x + noise.normal(run, tuple(x.shape[1:])), x, stage), stage)
+
+    def go_on(self, x: Images, now: Images, size: float) -> SparseClimbState:
+        """A run from a point of the ball, before its evaluation, with a first step of that length."""
+        state = self._enter(x, now, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+        return state._replace(size=torch.full_like(state.size, size))
 
     def _enter(self, x: Images, now: Images, stage: Tensor) -> SparseClimbState:
         """A stage at its first point."""
@@ -73,7 +82,7 @@ class SparseClimb:
         )
 
     def _radius(self, stage: Tensor) -> PerExample:
-        return self.threat.eps * (RADII[0] - stage).clamp(min=1).float()
+        return self.threat.eps * (self.radii[0] - stage).clamp(min=1).float()
 
     def _into(self, point: Images, x: Images, stage: Tensor) -> Images:
         return onto_l1_ball(point, x, self._radius(stage))
@@ -84,8 +93,7 @@ class SparseClimb:
         best, best_loss = select(better, state.now, state.best), select(better, loss, state.best_loss)
         best_gradient = select(better, gradient, state.best_gradient)
 
-        early, _, late = self._lengths
-        length = torch.where(state.stage < len(RADII) - 1, early, late)
+        length = torch.where(state.stage < len(self.radii) - 1, self._lengths[0], self._lengths[-1])
         checkpoint = (state.step > 0) & (state.step % (length * 4 // 100).clamp(min=1) == 0)
         support = _support(best - x)
         sparser = support < 0.95 * state.support
@@ -115,11 +123,11 @@ class SparseClimb:
 
     def ended(self, state: SparseClimbState) -> Hits:
         """Whether the run has had all its evaluations."""
-        return state.stage >= len(RADII)
+        return state.stage >= len(self.radii)
 
     def late(self, state: SparseClimbState) -> Hits:
         """Whether the run is in the last quarter of its steps."""
-        return (state.stage >= len(RADII) - 1) & (4 * (self._lengths[-1] - state.step) < self.steps)
+        return (state.stage >= len(self.radii) - 1) & (4 * (self._lengths[-1] - state.step) < self.steps)
 
 
 def _support(delta: Images) -> PerExample:

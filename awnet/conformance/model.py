@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from awnet.attacks.attack import frozen_for_attack
 from awnet.conformance.finding import Finding, looked_at
 from awnet.conformance.traces import traces
+from awnet.models.model import device_of
 from awnet.noise import Noise
 
 NEAR = 1e-3  # of the spread of the logits, in float32
@@ -29,7 +30,7 @@ def check_model(
     Returns:
         What was found. Nothing is raised, whatever the model raises: see `assert_conforms`.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     x = (Noise(7, torch.arange(8)).uniform(0, shape) if x is None else x.detach().clone()).to(device)
     n = len(x)
 

@@ -40,7 +40,7 @@ from awnet.evaluation.benign import BENIGN
 from awnet.evaluation.metrics import Accuracy, accuracy, auc, noticed_at, threshold_at, worst_case
 from awnet.folders import replace_folder
 from awnet.losses import LogLikelihood
-from awnet.models.model import Deciding, judge
+from awnet.models.model import Deciding, device_of, judge
 from awnet.noise import Noise
 from awnet.provenance import provenance
 from awnet.threat_model import ThreatModel
@@ -260,7 +260,7 @@ def detection(
 @torch.no_grad()
 def _tells(model: nn.Module, x: Images) -> bool:
     """Whether what a model says is about attacks; RDI and ADVMOE decide too, on something else."""
-    device = next((t.device for t in model.parameters()), x.device)
+    device = device_of(model, x.device)
     with frozen_for_attack(model):
         return isinstance(model, Guarded) or not bool(judge(model, x.to(device))[1].isnan().any())
 
@@ -271,7 +271,7 @@ def scores(model: nn.Module, x: Images, batch_size: int) -> tuple[PerExample, Te
 
     Log-odds where it offers them (`Deciding`), else P(clean), or NaN.
     """
-    device = next((t.device for t in model.parameters()), x.device)
+    device = device_of(model, x.device)
     found = []
     with frozen_for_attack(model):
         for part in x.to(device).split(batch_size):

@@ -30,6 +30,7 @@ from awnet.errors import Mistake
 from awnet.evaluation.detection import RATES, scores
 from awnet.evaluation.metrics import auc, noticed_at
 from awnet.folders import replace_folder
+from awnet.models.model import device_of
 from awnet.provenance import provenance
 from awnet.types import Hits, Images, PerExample
 
@@ -197,7 +198,7 @@ def known_of(
     Raises:
         Mistake: no validation image is classified correctly.
     """
-    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     x, y = train.batch(torch.arange(len(train)))
     found = pairs(model, attack, validation, engine=engine, seed=seed)
     return Known(x.to(device), y.to(device), found.x.to(device), found.x_adv.to(device))

@@ -33,7 +33,7 @@ from awnet.evaluation.journal import Journal
 from awnet.folders import whole_folder
 from awnet.losses import DLR, CrossEntropy, Loss, TargetedDLR
 from awnet.models.awnet import AWNet
-from awnet.models.model import fingerprint, judge
+from awnet.models.model import device_of, fingerprint, judge
 from awnet.types import Images, Labels
 
 VERSIONS = {
@@ -217,7 +217,7 @@ class AutoAttack:
 
     def clean_accuracy(self, x_orig: Tensor, y_orig: Tensor, bs: int = 250) -> float:
         """The share of images that are classified as labelled."""
-        model = self._module()
+        model = self._module(x_orig)
         x, y = checked(model, x_orig, y_orig)
         correct = Engine(batch_size=min(bs, max(len(x), 1))).predict(model, _examples(x, y)).correct
         found = correct.double().mean().item()
@@ -228,7 +228,7 @@ class AutoAttack:
         self, x_orig: Tensor, y_orig: Tensor, bs: int, state_path: str | Path | None
     ) -> tuple[Images, Labels, float]:
         """x_adv, y_adv and the robust accuracy."""
-        model, suite, seed = self._module(), self._suite(), self.get_seed()
+        model, suite, seed = self._module(x_orig), self._suite(), self.get_seed()
         x, y = checked(model, x_orig, y_orig)
         if len(x) == 0:
             return x_orig.clone(), y_orig.clone(), float("nan")
@@ -298,8 +298,8 @@ class AutoAttack:
             self._log(f"Created state in {folder}")
         return Journal(folder, of, 60.0)
 
-    def _module(self) -> nn.Module:
-        return self.model if isinstance(self.model, nn.Module) else _Function(self.model)
+    def _module(self, x: Tensor) -> nn.Module:
+        return self.model if isinstance(self.model, nn.Module) else _Function(self.model, x.device)
 
     def _suite(self) -> Suite:
         if not self.attacks_to_run:
@@ -345,11 +345,12 @@ class AutoAttack:
 
 
 class _Function(nn.Module):
-    """A function as a module."""
+    """A function as a module, which lies where its images do: what weights the function has cannot be seen."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], device: torch.device) -> None:
         super().__init__()
         self.function = function
+        self.register_buffer("place", torch.empty(0, device=device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -386,7 +387,7 @@ class _Told:
 
 def _answers(model: nn.Module, x: Images) -> Tensor:
     """The logits of a few images, asked for again and again, shape (times, images, classes)."""
-    device = next((p.device for p in model.parameters()), x.device)
+    device = device_of(model, x.device)
     with torch.no_grad(), frozen_for_attack(model):
         logits = torch.stack([judge(model, x.to(device))[0] for _ in range(FEW)])
     return logits.float().cpu().nan_to_num(0, 0, 0)

@@ -23,6 +23,7 @@ from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation.journal import Journal
 from awnet.evaluation.keeping import Keeping
+from awnet.evaluation.likeness import likeness
 from awnet.evaluation.modulation import Omega, signals, summarise
 from awnet.evaluation.preflight import Cleared, preflight
 from awnet.evaluation.record import Members, Record, Result, Samples
@@ -121,6 +122,7 @@ def evaluate(
             "parameters": parameter_count(given),
             "class": type(given).__name__,
             "fingerprint": fingerprint(given),
+            "margins": likeness(model, dataset),
             **(about or {}),
         },
         data={

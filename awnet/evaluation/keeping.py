@@ -19,6 +19,7 @@ from awnet.config import to_json
 from awnet.errors import Mistake
 from awnet.evaluation.adversarials import Adversarials, forget_previous, read_adversarials
 from awnet.evaluation.journal import Journal
+from awnet.evaluation.likeness import alike
 from awnet.evaluation.preflight import RANDOM
 from awnet.evaluation.record import Record, Result
 from awnet.evaluation.shared import Share
@@ -26,7 +27,7 @@ from awnet.folders import alone, remove_folder, whole_folder
 from awnet.json_file import read_json
 
 JOURNAL = "journal"  # the folder, inside the record's, of the attack under way; several processes have journal-0, ...
-PREDICTIONS = "clean predictions"
+PREDICTIONS, MARGINS = "clean predictions", "margins"
 TURNED = 0.005  # of the clean predictions, between two machines
 
 
@@ -185,19 +186,28 @@ def _as_written(folder: Path, of: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """The names of what differs; the clean predictions only tell where all else is the same."""
-    other = [name for name in {**theirs, **ours} if name != PREDICTIONS and ours.get(name) != theirs.get(name)]
-    a, b = ours.get(PREDICTIONS), theirs.get(PREDICTIONS)
-    if other or a is None or b is None:  # a journal of an earlier version has none
+    """The names of what differs; margins and clean predictions only tell where all else is the same."""
+    answers = (MARGINS, PREDICTIONS)
+    other = [name for name in {**theirs, **ours} if name not in answers and ours.get(name) != theirs.get(name)]
+    if other:
         return other
-    same = len(a) == len(b) and float((torch.tensor(a) != torch.tensor(b)).double().mean()) <= TURNED
-    return [] if same else [PREDICTIONS]
+    for name, same in zip(answers, (alike, _agree), strict=True):
+        a, b = ours.get(name), theirs.get(name)
+        if a is not None and b is not None and not same(a, b):  # an earlier version wrote none
+            return [name]
+    return []
+
+
+def _agree(ours: list[int], theirs: list[int]) -> bool:
+    if len(ours) != len(theirs):
+        return False
+    return float((torch.tensor(ours) != torch.tensor(theirs)).double().mean()) <= TURNED
 
 
 def _identity(record: Record) -> dict[str, Any]:
     """What has to be the same for results to stand in one record.
 
-    The clean predictions tell a network whose settings are no tensors; not one that draws random numbers.
+    Margins and clean predictions tell a network whose settings are no tensors; not one that draws random numbers.
     """
     model = {name: record.model.get(name) for name in ("class", "fingerprint", "knob")}
     drawn = any(remark.startswith(RANDOM) for remark in record.model.get("remarks", ()))
@@ -206,5 +216,6 @@ def _identity(record: Record) -> dict[str, Any]:
         "images": record.data,
         "threat model": record.threat,
         "seed or engine": record.run,
+        MARGINS: None if drawn else record.model.get("margins"),
         PREDICTIONS: None if drawn else record.clean.prediction.tolist(),
     }

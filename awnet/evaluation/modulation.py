@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from awnet.attacks.attack import frozen_for_attack
-from awnet.models.model import Modulating
+from awnet.models.model import Modulating, device_of
 from awnet.types import Images
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -51,7 +51,7 @@ def signals(model: nn.Module, x: Images, batch_size: int) -> dict[str, Tensor]:
     """
     if not isinstance(model, Modulating) or not len(x):
         return {}
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     with frozen_for_attack(model), torch.no_grad():
         found = [model.signals(part.to(device)) for part in x.split(batch_size)]
     return {layer: torch.cat([part[layer].float().cpu() for part in found]) for layer in found[0]}

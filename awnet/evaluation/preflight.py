@@ -165,16 +165,22 @@ def _check_logits(logits: Any, n: int, classes: int) -> None:
 
 
 def _check_gradient(model: nn.Module, x: Images) -> None:
-    """Refuse a model through which nothing can be differentiated; that its gradient is 0 is for C2 to say."""
+    """Refuse a model through which nothing can be differentiated, or not to numbers; that a gradient is 0 is for C2 to say."""
     try:
         with torch.enable_grad():
             at = x.clone().requires_grad_()
-            torch.autograd.grad(model(at).sum(), at, allow_unused=True)
+            (gradient,) = torch.autograd.grad(model(at.clone()).sum(), at, allow_unused=True)
     except RuntimeError as error:
         raise Mistake(
             f"the logits have no gradient with respect to the image ({_first(error)}); make forward differentiable (no "
-            "torch.no_grad, no detach, nothing in place on the image), or attack with square alone"
+            "torch.no_grad, no detach), or attack with square alone"
         ) from None
+    if gradient is not None and not gradient.isfinite().any():  # where some are, the engine says how many are not
+        raise Mistake(
+            "the logits are numbers and their gradient with respect to the image is not (NaN or infinity), so that no attack "
+            "could climb and the model would pass for robust; look for a square root, a logarithm or a division in the "
+            "backward pass, or attack with square alone"
+        )
 
 
 def _random(model: nn.Module, x: Images, logits: Tensor) -> list[str]:

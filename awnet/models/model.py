@@ -12,6 +12,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import inf, isfinite
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -195,6 +196,11 @@ def judge(model: nn.Module, x: Images) -> tuple[Logits, PerExample]:
         return model.detect(x)
     logits = model(x)
     return logits, torch.full((len(x),), float("nan"), device=x.device)
+
+
+def device_of(model: nn.Module, otherwise: torch.device | str = "cpu") -> torch.device:
+    """Where a network is: with its first parameter or buffer, or `otherwise` where it has neither."""
+    return next((t.device for t in chain(model.parameters(), model.buffers())), torch.device(otherwise))
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -185,7 +185,12 @@ def test_the_verdict_trusts_no_attack():
     ]:
         for stop_on_success in (False, True):
             attack = Walk(threat=threat, away=away, stop_on_success=stop_on_success)
-            outcome = Engine(batch_size=3).run(attack, Recorder(), given)
+            told: list[str] = []
+            outcome = Engine(batch_size=3).run(attack, Recorder(), given, warn=told.append)
+            assert told == (
+                ["the attack made 4 of 4 images with pixels that are no numbers: they count as not broken"]
+                * (away != away)
+            )
             assert outcome.prediction.tolist() == [0] * 4
             assert outcome.correct.tolist() == [not allowed] * 3 + [True], (threat, away)
             stopped = stop_on_success and allowed
@@ -239,7 +244,7 @@ def test_a_success_in_bfloat16_alone_stops_nothing(threat: ThreatModel):
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_a_model_may_work_in_place(gradients: bool):
-    """What it writes into its input reaches neither the attack nor the verdict (a leaf of autograd refuses it aloud)."""
+    """What it writes into its input reaches neither the attack nor the verdict."""
 
     class InPlace(Recorder):
         def forward(self, x: Tensor) -> Tensor:
@@ -247,13 +252,76 @@ def test_a_model_may_work_in_place(gradients: bool):
 
     given = examples([2, 0, 1])
     engine, attack = Engine(batch_size=2), Walk(threat=Linf(0.1), gradients=gradients)
-    if gradients:
-        with pytest.raises(RuntimeError, match="in-place"):
-            engine.run(attack, InPlace(), given)
-    else:
-        for outcome in (engine.run(attack, InPlace(), given), engine.predict(InPlace(), given)):
-            assert torch.equal(outcome.x_adv, given.x)
-            assert outcome.correct.tolist() == [False, True, False]
+    for outcome in (engine.run(attack, InPlace(), given), engine.predict(InPlace(), given)):
+        assert torch.equal(outcome.x_adv, given.x)
+        assert outcome.correct.tolist() == [False, True, False]
+
+
+class Rooted(nn.Module):
+    """A network whose backward pass divides 0 by 0, at some images or at all; forward it changes no bit."""
+
+    def __init__(self, net: nn.Module, above: float) -> None:
+        super().__init__()
+        self.net, self.above = net, above
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        zero = (x.flatten(1) - self.above).relu().sum(1) * 0 if self.above else 0 * x.flatten(1).sum(1)
+        return logits + torch.where(x.flatten(1).amax(1) > self.above, zero.sqrt(), zero)[:, None]
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(1.0), L1(8.0)])
+def test_a_gradient_that_is_no_number_is_told(threat: ThreatModel):
+    """It would make images of NaN, or hold them still, and the network would pass for robust."""
+    x, net = torch.rand(12, 3, 8, 8), small_net()
+    lively(net, x)
+    x[:4] *= 0.5
+    with torch.no_grad():
+        given = TensorExamples(x, net(x).argmax(1), torch.arange(12))
+    attack, told = PGD(threat=threat, steps=3, step_size=threat.eps / 2), []
+    everywhere = Engine(batch_size=5).run(attack, Rooted(net, 0.0), given, warn=told.append)
+    assert len(told) == 1 and told[0].startswith("the gradient of 12 of 12 images was NaN or infinite")
+    assert everywhere.x_adv.isfinite().all() and threat.contains(x, everywhere.x_adv).all()
+    if isinstance(threat, L1):
+        return  # one pixel may go as far as white
+    somewhere = Engine(batch_size=5).run(attack, Rooted(net, 0.75), given, warn=told.append)
+    nowhere = Engine(batch_size=5).run(attack, net, given)
+    assert len(told) == 2 and told[1].startswith("the gradient of 8 of 12 images was")
+    assert torch.equal(somewhere.x_adv[:4], nowhere.x_adv[:4]), "the others are attacked as ever"
+
+
+class Surroundings(Recorder):
+    """Notes in which precision it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[tuple[object, ...]] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        switches = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+        self.said.add((torch.is_autocast_enabled("cpu"), *(switch.fp32_precision for switch in switches)))
+        return super().forward(x)
+
+
+def test_float32_is_float32_whatever_surrounds_it():
+    x, net = torch.rand(40, 3, 8, 8), small_net()
+    lively(net, x)
+    with torch.no_grad():
+        given = TensorExamples(x, net(x).argmax(1), torch.arange(40))
+    engine, attack = Engine(batch_size=16), PGD(threat=Linf(0.05), steps=4, step_size=0.02)
+    plain = engine.run(attack, net, given)
+    asked = Surroundings()
+    before = torch.backends.cudnn.conv.fp32_precision
+    with torch.autocast("cpu", torch.bfloat16):
+        within = engine.run(attack, net, given)
+        engine.run(Walk(threat=Linf(0.1), gradients=True), asked, examples([1, 0]))
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(within.x_adv, plain.x_adv) and torch.equal(within.correct, plain.correct)
+    assert asked.said == {(False, "ieee", "ieee", "ieee")}
+    assert torch.backends.cudnn.conv.fp32_precision == before
+    with torch.inference_mode():
+        within = engine.run(attack, net, given)
+    assert torch.equal(within.x_adv, plain.x_adv)
 
 
 class Overflows(nn.Module):

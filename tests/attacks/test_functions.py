@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def test_with_nothing_said_it_is_the_registered_attack(
         (apgd, {"steps": 4, "loss": "dlr", "targets": 2}, APGD(threat=BALL, steps=4, loss=TargetedDLR(), targets=2)),
         (apgd, {"steps": 4, "loss": "margin", "targets": 1}, APGD(threat=BALL, steps=4, loss=TargetedMargin(), targets=1)),
         (apgd, {"steps": 4, "eps": 3.0, "norm": "L1"}, APGD(threat=L1(3.0), steps=4)),
-        (fab, {"steps": 3, "targets": 2, "restarts": 2}, FAB(threat=BALL, steps=3, targets=2, restarts=2)),
+        (fab, {"steps": 3, "targets": 2}, FAB(threat=BALL, steps=3, targets=2, stop_on_success=False)),
         (square, {"steps": 5, "p": 0.3, "rescale": True}, Square(threat=BALL, steps=5, p=0.3, rescale=True)),
     ],
 )  # fmt: skip
@@ -88,6 +89,21 @@ def test_suites(monkeypatch: pytest.MonkeyPatch, model: nn.Module, x: Tensor, y:
     assert [attack.names for attack, _ in asked[1:2]] == [("square", "apgd-ce")] and asked[1][0].threat == L2(1.0)
     assert asked[0] == (ATTACKS["aa-plus"](BALL), {"seed": 3, "batch_size": 4})
     assert asked[2] == (ATTACKS["adaptive"](BALL), {"seed": 0, "batch_size": None})
+
+
+def test_fab_goes_on_to_the_nearest(model: nn.Module, x: Tensor, y: Tensor):
+    """Of a large ball it gives back the nearest image that it found, and not the first."""
+    first = engine(FAB(threat=Linf(0.5), steps=20, targets=2), model, x, y)
+    nearest = fab(model, x, y, eps=0.5, steps=20, targets=2)
+    ball = Linf(0.5)
+    assert (ball.distance(x, nearest) < 0.99 * ball.distance(x, first)).any()
+    assert (model(nearest).argmax(1) != y).all() and (ball.distance(x, nearest) <= ball.distance(x, first)).all()
+
+
+def test_a_function_is_no_network(monkeypatch: pytest.MonkeyPatch, model: nn.Module, x: Tensor, y: Tensor):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are checked in these tests, and by no user
+    with pytest.raises(Mistake, match=r"a torch\.nn\.Module.*got function; hand over the network"):
+        pgd(lambda x: model(x), x, y)  # pyright: ignore[reportArgumentType]
 
 
 def test_small_batches_come_to_the_same(model: nn.Module, x: Tensor, y: Tensor):

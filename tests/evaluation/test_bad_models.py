@@ -51,6 +51,10 @@ def raises(x: Tensor) -> Tensor:
     raise RuntimeError("no such kernel")
 
 
+def rooted(z: Tensor) -> Tensor:
+    return z + (0 * z).sqrt()
+
+
 def in_place(x: Tensor) -> Tensor:
     return x.mul_(2)
 
@@ -65,7 +69,7 @@ REFUSED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "NaN": (lambda net: Around(net, after=lambda z: z / 0 * 0), "answers 8 of 8 images with NaN"),
     "it raises": (lambda net: Around(net, before=raises), "raises RuntimeError on images of shape .*no such kernel"),
     "no gradient": (lambda net: Around(net, after=misled.without_gradient), "no gradient with respect to the image"),
-    "normalises in place": (lambda net: Around(net, before=in_place), "nothing in place on the image"),
+    "no number as gradient": (lambda net: Around(net, after=rooted), "their gradient .* is not .*look for a square root"),
     "expects normalised images": (lambda net: Around(net, misled.normalised), "normalised by .*it expects .*--trust-range"),
     "expects bytes": (lambda net: Around(net, misled.of_bytes), "multiplied by 255"),
     "nowhere": (lambda net: own(0).to("meta"), "lie on meta; expected one device"),
@@ -81,6 +85,11 @@ def test_what_cannot_be_attacked_is_refused(case, net, tmp_path):
         judged(plant(net), out=tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists(), "nothing was begun"
+
+
+def test_a_network_may_work_in_place(net):
+    first, again = judged(Around(net, before=in_place)), judged(Around(net, before=lambda x: 2 * x))
+    assert torch.equal(first.worst, again.worst) and not torch.equal(first.worst, first.clean.correct)
 
 
 class Gaps(nn.Module):

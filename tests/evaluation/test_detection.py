@@ -279,6 +279,16 @@ def test_evasion_finds_what_there_is_to_find_and_nothing_else(caught: float):
     assert (truth & ~through).sum() <= 1, f"{int(through.sum())} of {int(truth.sum())}"
 
 
+@pytest.mark.parametrize("name", ["evade-sum", "evade-orthogonal"])
+def test_evasion_ends_at_what_float32_says(name: str):
+    """No engine confirms where it ends, so that a search in bfloat16 would give up at successes that are none."""
+    model, x = Planted("honest"), planted_sample(Planted("honest"), 24)
+    given = TensorExamples(x.x, x.y, torch.arange(24))
+    attack = evasions(BALL, 0.5)[name]
+    exact, fast = (Engine(batch_size=24, precision=p).run(attack, model, given) for p in ("float32", "bfloat16"))
+    assert attack.exact and torch.equal(exact.x_adv, fast.x_adv)
+
+
 def test_evasion_needs_a_push():
     with pytest.raises(Mistake, match="must not be caught"):
         Steer(threat=BALL, caught=0.0, stop_on_success=False)

@@ -25,6 +25,7 @@ from awnet.errors import Mistake
 from awnet.evaluation.drop_in import AutoAttack
 from awnet.losses import DLR, TargetedDLR
 from awnet.models import AWNet, Knob, create
+from awnet.models.model import device_of
 from awnet.models.resnet import ResNetConfig
 from awnet.threat_model import L1, L2, Linf, ThreatModel
 from models.randomised import unsettle
@@ -85,6 +86,7 @@ def test_the_interface_is_that_of_the_reference():
         ("standard", L1(3.0)),
         ("plus", Linf(EPS)),
         ("plus", L2(0.3)),
+        ("plus", L1(3.0)),
         ("rand", Linf(EPS)),
     ],
     ids=str,
@@ -94,6 +96,17 @@ def test_a_version_is_our_suite(version: str, threat: ThreatModel, model: nn.Mod
     suite, mine = auto_attack(threat, version), adversary._suite()
     members = {name.replace("fab-t", "fab") if version == "plus" else name: attack for name, attack in suite.members}
     assert dict(mine.members) == members
+
+
+def test_a_function_lies_where_its_images_do(model: nn.Module):
+    """What weights it has cannot be seen, and images elsewhere would not meet them."""
+    adversary = AutoAttack(model.forward, norm="Linf", eps=EPS, verbose=False)
+    away = torch.empty(2, 3, 8, 8, device="meta")
+    assert device_of(adversary._module(away)) == away.device
+    assert device_of(adversary._module(torch.empty(2, 3, 8, 8))) == torch.device("cpu")
+    buffers = nn.Module()
+    buffers.register_buffer("weight", torch.empty(1, device="meta"))
+    assert device_of(buffers) == away.device and device_of(nn.Module(), "meta") == away.device
 
 
 def test_the_result_is_the_engine_s(model: nn.Module, x: Tensor, y: Tensor):

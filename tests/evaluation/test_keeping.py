@@ -15,7 +15,7 @@ from awnet.attacks import Attack
 from awnet.checkpoint import read_state, save_state
 from awnet.errors import Mistake
 from awnet.evaluation import Record
-from awnet.evaluation.keeping import PREDICTIONS, TURNED
+from awnet.evaluation.keeping import MARGINS, PREDICTIONS, TURNED
 from evaluation.test_evaluate import PGD_3, Counting, Stop, judged, same
 from evaluation.test_evaluate import model as model  # the fixture
 from training.tiny import dataset
@@ -57,8 +57,25 @@ def turned(predictions: Tensor, count: int) -> Tensor:
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_network_with_another_setting_is_another_one(resume: bool, model: nn.Module, tmp_path: Path):
     judged(Set(model), PGD, out=tmp_path)
-    with pytest.raises(Mistake, match=r"another evaluation \(clean predictions differ\)"):
+    with pytest.raises(Mistake, match=r"another evaluation \(margins differ\)"):
         judged(Set(model, lean=20.0), PGD, out=tmp_path, resume=resume)
+
+
+@pytest.mark.parametrize("how", ["temperature", "rounded input"])
+def test_so_is_one_that_says_the_same_of_clean_images(how: str, model: nn.Module, tmp_path: Path):
+    """The images lie on a grid of eight bits, which rounding to it does not move."""
+
+    class Otherwise(Set):
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.lean:
+                return self.net(x)
+            return self.net(x) / 2 if how == "temperature" else self.net((255 * x).round() / 255)
+
+    first = judged(Otherwise(model), PGD, out=tmp_path)
+    other = judged(Otherwise(model, lean=1.0), PGD)
+    assert torch.equal(first.clean.prediction, other.clean.prediction)
+    with pytest.raises(Mistake, match=r"another evaluation \(margins differ\)"):
+        judged(Otherwise(model, lean=1.0), PGD, out=tmp_path, resume=True)
 
 
 def test_its_journal_is_passed_over(model: nn.Module, tmp_path: Path):
@@ -86,8 +103,8 @@ def otherwise(count: int) -> Callable[[dict[str, Any]], None]:
 
 
 def earlier(of: dict[str, Any]) -> None:
-    """As it was written before predictions were."""
-    del of[PREDICTIONS]
+    """As it was written before predictions and margins were."""
+    del of[PREDICTIONS], of[MARGINS]
 
 
 @pytest.mark.parametrize(

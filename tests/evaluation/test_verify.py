@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from awnet.attacks import APGD, PGD
 from awnet.config import to_json
@@ -245,4 +245,31 @@ def test_images_on_the_boundary_count(model: nn.Module, tmp_path: Path):
     rewritten(tmp_path, x_adv=low)
     check = next(check for check in verify(tmp_path, model, DATA).checks if check.name == "verdict")
     assert check.passed and f"{len(found)} of them by a tie" in check.meaning
+
+
+def test_clean_images_on_the_boundary_count(model: nn.Module, tmp_path: Path):
+    """A clean image whose two best logits tie may be right on one machine and wrong on the other; any other may not."""
+
+    class Tied(nn.Module):
+        def __init__(self, net: nn.Module, gap: float) -> None:
+            super().__init__()
+            self.net, self.gap = net, gap
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.net(x)
+            top = logits.amax(1, keepdim=True)
+            dark = (x.flatten(1).mean(1) < threshold)[:, None]
+            tied = torch.cat(
+                [top, top * (1 + self.gap), logits[:, 2:] - 9], dim=1
+            )  # class 0 or 1, by the sign of the gap
+            return torch.where(dark, tied, logits + 9)
+
+    brightness = DATA.batch(torch.arange(len(DATA)))[0].flatten(1).mean(1)
+    threshold = float(brightness.median())
+    judged(Tied(model, 1e-6), {"apgd": APGD(threat=THREAT, steps=2)}, out=tmp_path)
+    for gap, holds in ((-1e-6, True), (-1e-2, False)):
+        checks = {check.name: check for check in verify(tmp_path, Tied(model, gap), DATA).checks}
+        assert checks["clean verdict"].passed is holds
+        assert ("by a tie within rounding" in checks["clean verdict"].meaning) is holds
+        assert not holds or checks["robust accuracy"].passed
     model.train()

@@ -3,7 +3,8 @@
 All attacks of this folder are settings of it. A run has two legs. The first climbs in some form of the model (as it is, or
 with the decision frozen: `awnet.models.model.Deciding`), in some part of the ball, and pushes the decision to one side. The
 second climbs the class margin in the model as it is, in the whole ball, from the best point of the first. Both move as
-Auto-PGD does. Each run aims at a class of its own, and the weight of the push follows from how the run before it went.
+Auto-PGD does, in L1 by its sparse steps. Each run aims at a class of its own, and the weight of the push follows from how
+the run before it went.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import torch
 from torch import Tensor
 
 from awnet.attacks.adaptive.weigh import Weigh, Weighed
-from awnet.attacks.apgd import Climb, ClimbState
+from awnet.attacks.apgd import Ascent, Climb, ClimbState, climb_in
 from awnet.attacks.attack import Answer, Attack, Steering, select
+from awnet.attacks.sparse_climb import SparseClimb, SparseClimbState
 from awnet.attacks.targets import aims, runners_up
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.losses import Margin, TargetedMargin
 from awnet.noise import Noise
-from awnet.threat_model import ThreatModel
+from awnet.threat_model import L1, ThreatModel
 from awnet.types import Hits, Images, Labels, PerExample
 
 Side = Literal["clean", "adversarial"]
@@ -51,7 +53,7 @@ class SteerState(NamedTuple):
     targets: Labels
     second: Hits
     weight: PerExample
-    climb: ClimbState
+    climb: ClimbState | SparseClimbState
     answer: Images
     margin: PerExample
 
@@ -115,9 +117,16 @@ class Steer(Attack):
         return self.caught > -inf
 
     @property
-    def _legs(self) -> tuple[Climb, Climb]:
-        near = replace(self.threat, eps=self.reach * self.threat.eps)
-        return Climb(near, self.steps, 0.75), Climb(self.threat, self.then, 0.75)
+    def exact(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether it ends by itself, at a success that no engine confirms: only float32 can tell then."""
+        return self._hides
+
+    @property
+    def _legs(self) -> tuple[Ascent, Ascent]:
+        first = climb_in(replace(self.threat, eps=self.reach * self.threat.eps), self.steps, 0.75)
+        if isinstance(self.threat, L1):
+            return first, SparseClimb(self.threat, self.then, radii=(1,))
+        return first, Climb(self.threat, self.then, 0.75)
 
     def start(self, x: Images, target: Tensor, noise: Noise) -> SteerState:
         zero, one = torch.zeros_like(target), torch.ones(len(x), device=x.device)
@@ -165,7 +174,7 @@ class Steer(Attack):
         ended = ~looked & state.second & second.ended(far)
 
         climb = select(state.second, far, near)
-        climb = select(turn, self._from(near.best, state, noise), climb)
+        climb = select(turn, second.go_on(state.x, near.best, self.then_size * self.threat.eps), climb)
         climb = select(ended, first.begin(state.x, state.run + 1, noise), climb)
         weight = torch.where(weighed.there, state.weight / 2, state.weight * 2).clamp(LIGHTEST, HEAVIEST)
         targets = select(looked, runners_up(answer.logits, state.y, self.targets), state.targets)
@@ -198,13 +207,6 @@ class Steer(Attack):
             sign * answer.towards_clean,
             state.weight,
             bool(self.form) or self._hides,
-        )
-
-    def _from(self, x_adv: Images, state: SteerState, noise: Noise) -> ClimbState:
-        """The second leg before its first query."""
-        begun = self._legs[1].begin(state.x, state.run.clamp(min=0), noise)
-        return begun._replace(
-            now=x_adv, before=x_adv, best=x_adv, size=torch.full_like(begun.size, self.then_size * self.threat.eps)
         )
 
     def done(self, state: SteerState) -> Hits:

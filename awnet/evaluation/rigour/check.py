@@ -17,6 +17,7 @@ from awnet.attacks.engine import Engine, Outcome, TensorExamples
 from awnet.attacks.pgd import PGD
 from awnet.evaluation.finding import STATUSES, Finding, Status
 from awnet.evaluation.record import Record
+from awnet.models.model import device_of
 from awnet.noise import Noise
 from awnet.registry import Registry
 from awnet.threat_model import L2, Linf, ThreatModel
@@ -75,7 +76,7 @@ class Trial:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        return device_of(self.model)
 
     @cached_property
     def clean(self) -> Outcome:

@@ -9,11 +9,12 @@ import torch
 
 from attacks.nets import lively
 from attacks.test_contracts import agree, rows
-from awnet.attacks import Engine, Steer, TensorExamples
+from awnet.attacks import APGD, Engine, Steer, TensorExamples
 from awnet.attacks.adaptive import expert_only, joint, orthogonal, router_only, selective, small, stay, warm
 from awnet.attacks.attack import evaluate
 from awnet.conformance.planted import BALL, Planted, planted_sample
 from awnet.errors import Mistake
+from awnet.losses import TargetedMargin
 from awnet.models import AWNetConfig, ResNetConfig, RouterConfig, create
 from awnet.noise import Noise
 from awnet.threat_model import L1, L2, Linf
@@ -137,6 +138,23 @@ def test_a_model_that_does_not_decide_is_left_after_one_look():
     assert (
         torch.equal(outcome.x_adv, x) and outcome.forwards.tolist() == [2] * 4 and outcome.backwards.tolist() == [1] * 4
     )
+
+
+@pytest.mark.parametrize("threat", [Linf(0.03), L2(0.4), L1(3.0)], ids=str)
+def test_without_a_push_it_is_as_strong_as_targeted_apgd(threat):
+    """In L1 too, where a step has to move many pixels at once."""
+    x = torch.rand(48, 3, 8, 8)
+    model = small_awnet(x)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    given = TensorExamples(x, y, torch.arange(48))
+    left = []
+    for attack in (
+        Steer(threat=threat, steps=20, then=20, targets=1),
+        APGD(threat=threat, loss=TargetedMargin(), targets=1, steps=40),
+    ):
+        left.append(int(Engine(batch_size=48).run(attack, model, given).correct.sum()))
+    assert left[0] <= left[1] + 3 and left[1] < 40, left
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(2.0)], ids=str)
