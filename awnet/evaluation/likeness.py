@@ -18,6 +18,7 @@ from awnet.attacks.float32 import in_float32
 from awnet.losses import Margin
 from awnet.models.model import device_of, judge
 from awnet.noise import Noise
+from awnet.types import Images, Labels, PerExample
 
 FEW = 8
 NOISE = 8 / 255
@@ -31,8 +32,18 @@ def likeness(model: nn.Module, examples: Examples) -> list[float]:
     drawn = Noise(0, torch.arange(FEW, device=x.device)).uniform(0, tuple(x.shape[1:]))
     noisy = (x + NOISE * (2 * drawn - 1)).clamp(0, 1)
     with in_float32(model), frozen_for_attack(model), torch.no_grad():
-        margins = [Margin()(judge(model, images.clone())[0].float(), y) for images in (x, noisy)]
+        margins = [_margins(model, images, y) for images in (x, noisy)]
     return [float(f"{margin:.6g}") for margin in torch.cat(margins).nan_to_num(0, 0, 0).tolist()]
+
+
+def _margins(model: nn.Module, x: Images, y: Labels, size: int = FEW) -> PerExample:
+    try:
+        pairs = zip(x.split(size), y.split(size), strict=True)
+        return torch.cat([Margin()(judge(model, images.clone())[0].float(), labels) for images, labels in pairs])
+    except torch.OutOfMemoryError:
+        if size == 1:
+            raise
+    return _margins(model, x, y, size // 2)
 
 
 def alike(ours: Sequence[float], theirs: Sequence[float]) -> bool:
