@@ -47,8 +47,8 @@ class Selection:
     """How the best checkpoint is chosen: by A_w = gamma_nat A_nat + gamma_adv A_adv (Eq. 23).
 
     Args:
-        on: "validation", images cut from the training set; "paper" reproduces the paper's choice on the test images, and
-            marks the checkpoint and every record of it so.
+        on: "validation", images cut from the training set; "paper" reproduces the paper's choice on the test images (all
+            of them with a `limit` of their number), and marks the checkpoint and every record of it so.
         attack: which attack A_adv is measured with; PGD_trades as in B-MTARD's code.
         gamma_nat, gamma_adv: weights; a network trained on clean images alone is chosen with 1 and 0, unattacked.
         limit: at most so many images (a seeded subset).

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from awnet.attacks.attack import frozen_for_attack
 from awnet.config import setting
 from awnet.detection.detector import DETECTORS, Detector, DetectorConfig, Known
 from awnet.errors import Mistake
-from awnet.models.model import Deciding, Detecting
+from awnet.models.model import Deciding, Detecting, judge
 from awnet.types import Images, PerExample
 
 
@@ -23,7 +24,9 @@ class OwnDecision(DetectorConfig):
     """The network's own log-odds of clean. There is nothing to fit."""
 
     def fitted(self, model: nn.Module, known: Known) -> Detector:
-        if not isinstance(model, (Deciding, Detecting)):
+        with frozen_for_attack(model), torch.no_grad():  # exits and experts are decisions too, and of something else
+            tells = isinstance(model, Detecting) and not judge(model, known.clean[:1])[1].isnan().any()
+        if not tells:
             raise Mistake(f"a {type(model).__name__} does not tell clean images from attacked ones; AW-Net does")
         return OwnDecisionDetector(model)
 

@@ -12,7 +12,6 @@ Without stochastic depth.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +86,6 @@ class WindowAttention(nn.Module):
         return out.roll((shift, shift), (1, 2))[:, :h, :w]
 
 
-@cache
 def _offsets(rows: int, columns: int, window: int) -> Tensor:
     """The place in the table of biases for each pair of tokens in a window, (tokens, tokens)."""
     row, column = (t.flatten() for t in torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
@@ -95,7 +93,6 @@ def _offsets(rows: int, columns: int, window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
-@cache
 def _apart(h: int, w: int, rows: int, columns: int, shift: int) -> Tensor:
     """-infinity for each pair of tokens in a window that are no neighbours in the image, (windows, tokens, tokens)."""
     regions = []

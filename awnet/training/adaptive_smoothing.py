@@ -75,12 +75,21 @@ class Mixing(Objective):
         super().__init__()
         self.weights = {"accuracy": config.accuracy, "type": config.type, "product": config.product}
         self.clean, self.robust = Teacher(clean), Teacher(robust)
+        self._compared = True  # nothing was put inside yet
         self.attack = PGD(threat=threat, steps=config.steps, step_size=config.step_size, initial="uniform")
 
     def prepare(self, model: nn.Module) -> None:
         whole = _adaptive_smoothing(model)
         load_weights(whole.clean, self.clean.network.state_dict(), "the clean teacher")
         load_weights(whole.robust, self.robust.network.state_dict(), "the robust teacher")
+        self._compared = False
+
+    def _compare(self, whole: AdaptiveSmoothing, x: Images) -> None:
+        """Once, at the first images, whose shape is not known before."""
+        if not self._compared:
+            self.clean.check_inside(lambda x: whole.clean(whole.normalize(x)), whole, "the clean teacher", x)
+            self.robust.check_inside(lambda x: whole.robust(whole.normalize(x)), whole, "the robust teacher", x)
+            self._compared = True
 
     def adversarial(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Images:
         with frozen_for_attack(model):
@@ -88,10 +97,11 @@ class Mixing(Objective):
 
     def forward(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Losses:
         whole = _adaptive_smoothing(model)
+        self._compare(whole, x)
         both = torch.cat([x, self.adversarial(whole, x, y, ids, moment)])
         attacked = (torch.arange(2 * len(x), device=x.device) >= len(x)).to(x.dtype)
         seen = whole.normalize(both)
-        clean, robust = (F.log_softmax(teacher(seen), dim=1) for teacher in (self.clean, self.robust))  # in eval mode
+        clean, robust = (F.log_softmax(teacher(both), dim=1) for teacher in (self.clean, self.robust))  # in eval mode
         gamma = whole.mixer(seen, clean, robust)
         accuracy = CrossEntropy()(whole.mix(clean, robust, gamma), y.repeat(2))
         types = F.binary_cross_entropy_with_logits(gamma, attacked.to(gamma.dtype), reduction="none")

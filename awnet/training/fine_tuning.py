@@ -12,8 +12,11 @@ from typing import Any
 from torch import nn
 
 from awnet.checkpoint import find, load, read_about
+from awnet.config import to_json
 from awnet.errors import Mistake
 from awnet.models.model import Architecture, create
+
+UNSEEN = ("kind", "mean", "std", "beta", "taps")  # settings that change an answer and no weight's shape
 
 
 def start_from(path: str, model: nn.Module, architecture: Architecture | None, *, channels: int) -> dict[str, Any]:
@@ -44,6 +47,24 @@ def start_from(path: str, model: nn.Module, architecture: Architecture | None, *
     else:
         before = create(architecture, classes=len(about["classes"]), channels=channels)
     kept, own = load(folder, into=before).state_dict(), model.state_dict()
+    made = about.get("architecture")
+    if architecture is not None and made is not None and (other := _otherwise(to_json(architecture), made)):
+        raise Mistake(
+            f"the checkpoint {folder} is of another network: {other}; take over its architecture, or start from none"
+        )
     afresh = sorted(name for name, value in own.items() if name not in kept or kept[name].shape != value.shape)
     model.load_state_dict({name: own[name] if name in afresh else kept[name] for name in own})
     return {"path": str(folder), "weights": about["weights"], "afresh": afresh}
+
+
+def _otherwise(ours: Any, theirs: Any, path: str = "") -> str:
+    """The first of the settings that no weight shows and that differs, in words; "" where there is none."""
+    if not isinstance(ours, dict) or not isinstance(theirs, dict):
+        return ""
+    for name in ours.keys() & theirs.keys():
+        at = f"{path}.{name}".lstrip(".")
+        if name in UNSEEN and ours[name] != theirs[name]:
+            return f"its {at} is {theirs[name]}, and here {ours[name]}"
+        if found := _otherwise(ours[name], theirs[name], at):
+            return found
+    return ""

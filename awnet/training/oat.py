@@ -70,6 +70,10 @@ class OnceForAll(Objective):
 
     def _attacked(self, whole: OAT, x: Images, y: Labels, ids: Tensor, which: Tensor, moment: Moment) -> Images:
         rows = which > 0
+        if rows.sum() < 2:
+            raise Mistake(
+                f"once-for-all training needs batches of 4 images or more, got {len(x)}; --training.batch-size 4"
+            )
 
         def through(x: Images) -> Logits:
             return whole(x, which[rows])

@@ -223,7 +223,7 @@ def train(
                 progress.advance(len(batch.y), place.means())
                 if ctrl_c.pressed or time.monotonic() - last_save > config.save_seconds:
                     check_weights()
-                    keep(average.model if average else model)
+                    keep(model)
                     last_save = time.monotonic()
                     if ctrl_c.pressed:
                         raise Interrupt(
@@ -234,7 +234,7 @@ def train(
             if swa:
                 swa.update(model, place.epoch)
             torch.manual_seed(fold(seed, place.epoch * steps + place.step, 1))
-            candidate, about = average.model if average else model, {}
+            candidate, about = model, {}  # `last` holds an average only where its batch norms were fitted to it
             if (place.epoch + 1) % config.validate_every == 0 or place.epoch + 1 == config.epochs:
                 if average:
                     candidate = deepcopy(average.model)  # so that the average itself stays what a resume finds

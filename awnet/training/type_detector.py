@@ -65,12 +65,21 @@ class TypeDetector(Objective):
     def __init__(self, config: TypeDetectorConfig, threat: ThreatModel, *, clean: nn.Module, robust: nn.Module) -> None:
         super().__init__()
         self.clean, self.robust = Teacher(clean), Teacher(robust)
+        self._compared = True  # nothing was put inside yet
         self.attack = PGD(threat=threat, steps=config.steps, step_size=config.step_size, initial="uniform")
 
     def prepare(self, model: nn.Module) -> None:
         whole = _separate_net(model)
         load_weights(whole.clean, self.clean.network.state_dict(), "the clean teacher")
         load_weights(whole.robust, self.robust.network.state_dict(), "the robust teacher")
+        self._compared = False
+
+    def _compare(self, whole: SeparateNet, x: Images) -> None:
+        """Once, at the first images, whose shape is not known before."""
+        if not self._compared:
+            self.clean.check_inside(lambda x: whole.clean(whole.normalize(x)), whole, "the clean teacher", x)
+            self.robust.check_inside(lambda x: whole.robust(whole.normalize(x)), whole, "the robust teacher", x)
+            self._compared = True
 
     def adversarial(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Images:
         whole = _separate_net(model)
@@ -87,6 +96,7 @@ class TypeDetector(Objective):
 
     def forward(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Losses:
         whole = _separate_net(model)
+        self._compare(whole, x)
         x_adv = self.adversarial(whole, x, y, ids, moment)
         of_type = whole.detector(whole.normalize(torch.cat([x, x_adv])))
         types = torch.full((2 * len(x),), CLEAN, device=x.device)

@@ -141,6 +141,9 @@ def test_what_cannot_be_used_is_told():
     ]:
         with pytest.raises(Mistake, match=why):
             config.fit(model, what)
+    for name in ("rdi-resnet38", "advmoe-resnet18"):  # which exit, which expert: decisions about something else
+        with pytest.raises(Mistake, match="does not tell"):
+            OwnDecision().fit(create(MODELS[name].narrow(), classes=CLASSES).eval(), good)
     linear = Linear(torch.rand(2, 3, 8, 8))
     with pytest.raises(Mistake, match="ends in a linear layer"):
         NNIF(most=2, layers=("",)).fit(linear, good)

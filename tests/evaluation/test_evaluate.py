@@ -19,6 +19,7 @@ from awnet.errors import Mistake
 from awnet.evaluation import Record
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.keeping import batch_size_in
+from awnet.evaluation.likeness import likeness
 from awnet.evaluation.preflight import Cleared
 from awnet.interrupt import Interrupt
 from awnet.models import AWNet, create
@@ -105,6 +106,7 @@ def test_what_the_record_says_of_itself(model):
         "parameters": sum(p.numel() for p in model.parameters()),
         "class": "Own",
         "fingerprint": fingerprint(model),
+        "margins": likeness(model, DATA),
         "checkpoint": "runs/x",
         "knob": None,
     }

@@ -43,3 +43,15 @@ def test_attention_by_loops(h: int, w: int, window: int, shift: int):
     nn.init.normal_(attention.bias, generator=torch.Generator().manual_seed(0))
     x = torch.randn(2, h, w, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(attention(x, shift), by_loops(attention, x, shift))
+
+
+def test_it_keeps_nothing_of_where_it_was_first_asked():
+    """Tensors of inference mode, or those with which an export traces, would serve nobody else."""
+    attention = WindowAttention(8, 2, 3)
+    x = torch.rand(1, 5, 7, 8)
+    with torch.inference_mode():
+        attention(x, 1)
+    torch.export.export(attention, (x, 1))
+    out = attention(x, 1)
+    out.sum().backward()
+    assert type(out) is Tensor and all(p.grad is not None for p in attention.parameters())

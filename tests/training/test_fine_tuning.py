@@ -114,6 +114,10 @@ def test_what_does_not_fit_is_a_mistake(old, tmp_path):
         with pytest.raises(Mistake, match="are those of another network") as said:
             start(folder, other, 3)
         assert "\n" not in str(said.value)
+    with pytest.raises(
+        Mistake, match=r"of another network: its mean is \[\], and here \[0.3, 0.3, 0.3\]"
+    ):  # no weight shows it
+        start(folder, replace(NARROW, mean=(0.3,) * 3, std=(0.35,) * 3), 3)
     with pytest.raises(Mistake, match="no checkpoint in"):
         start(tmp_path / "nowhere", NARROW, 3)
 

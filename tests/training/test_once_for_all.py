@@ -92,5 +92,7 @@ def test_a_trained_network_comes_back_with_its_knob(tmp_path):
 
 def test_other_networks_are_refused():
     x, y, ids = batch()
+    with pytest.raises(Mistake, match="batches of 4 images or more, got 2"):  # lambda is 0 for both of them
+        OnceForAllConfig().build(THREAT, {})(trained(x), x[:2], y[:2], ids[:2], NOW)
     with pytest.raises(Mistake, match=r"conditioned on lambda \(OAT\), got Own"):
         OnceForAllConfig().build(THREAT, {})(own(), x, y, ids, NOW)

@@ -12,6 +12,7 @@ from awnet.errors import Mistake
 from awnet.training import TrainingConfig
 from awnet.training.swa import SWA
 from awnet.training.train import Validation
+from training import test_train
 from training.test_train import SHORT, STEPS, go, standard
 from training.tiny import own
 
@@ -63,3 +64,20 @@ def test_the_last_epochs_are_averaged_and_validated(share, counted, tmp_path):
 def test_settings_out_of_range(wrong):
     with pytest.raises(Mistake, match="swa is the share of the epochs"):
         TrainingConfig(**wrong)
+
+
+def test_what_was_not_validated_is_saved_as_it_is_trained(tmp_path, monkeypatch):
+    """An average has batch statistics of its own only where they were measured."""
+    kept = []
+    monkeypatch.setattr(test_train, "save", lambda folder, shown, about: kept.append(copy.deepcopy(shown.state_dict())))
+    ends = []
+
+    def happens(step, model, moment):
+        if step == STEPS + 1:
+            ends.append(copy.deepcopy(model.state_dict()))
+
+    config = replace(SHORT, epochs=2, ema=0.9, validate_every=2)
+    go(tmp_path, config, objective=standard(happens), validate=lambda candidate: Validation(0, 0, 1))
+    assert len(kept) == 3  # last of each epoch, and best
+    assert all(torch.equal(kept[0][name], value) for name, value in ends[0].items())
+    assert all(torch.equal(kept[1][name], value) for name, value in kept[2].items()), "the average, fitted"

@@ -182,6 +182,23 @@ def test_a_trained_separate_net_holds_its_networks_as_they_were(tmp_path, monkey
     assert not torch.equal(model.detector.head.weight, fresh.detector.head.weight)
 
 
+def test_a_teacher_that_normalises_is_another_one_inside():
+    """Mean and deviation are in no state dict: the weights fit, and the answers do not."""
+    x, y, ids = batch()
+    parts = {role: create(getattr(PAIR, role), classes=CLASSES, channels=1).double() for role in ("clean", "robust")}
+    unsettle(parts["clean"], x)
+    model = create(PAIR, classes=CLASSES, channels=1).double()
+    objective = TypeDetectorConfig(steps=1).build(THREAT, parts)
+    objective.prepare(model)
+    objective(model, x, y, ids, NOW)
+    normalising = create(replace(PAIR.clean, mean=(0.3,), std=(0.35,)), classes=CLASSES, channels=1).double()
+    normalising.load_state_dict(parts["clean"].state_dict())
+    objective = TypeDetectorConfig(steps=1).build(THREAT, {**parts, "clean": normalising})
+    objective.prepare(model)
+    with pytest.raises(Mistake, match="the clean teacher says something else inside of the SeparateNet than by itself"):
+        objective(model, x, y, ids, NOW)
+
+
 def test_networks_of_another_kind_are_refused():
     model = create(PAIR, classes=3, channels=1)
     other = create(ResNetConfig(depth=10, width=8), classes=3, channels=1)
