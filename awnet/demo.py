@@ -148,7 +148,7 @@ def _progress(out: Path, runs: dict[str, Future[None]]) -> Table:
         lines = list(csv.DictReader(log.open())) if log.exists() else []
         validated = [line for line in lines if line.get("validation_clean")]
         percent = [
-            f"{100 * float(validated[-1][k]):.0f} %" if validated else ""
+            f"{100 * float(validated[-1][k]):.0f} %" if validated and validated[-1].get(k) else ""
             for k in ("validation_clean", "validation_robust")
         ]
         epochs = RECIPES[name]().training.epochs

@@ -277,11 +277,11 @@ def _validate(model: nn.Module, dataset: Dataset, experiment: Experiment) -> Val
             model.calibrate(x.to(device_of(model)))
     unattacked = engine.predict(model, dataset)
     clean = unattacked.correct.float().mean().item()
-    robust = 0.0
+    robust = None
     if selection.gamma_adv > 0:
         attack = ATTACKS[selection.attack](experiment.threat)
         robust = engine.run(attack, model, dataset, seed=experiment.seed).correct.float().mean().item()
-    score = w_robust(clean, robust, selection.gamma_nat, selection.gamma_adv)
+    score = w_robust(clean, robust or 0.0, selection.gamma_nat, selection.gamma_adv)
     return Validation(clean, robust, score, {"detector": operating_points(unattacked.p_clean, split=dataset.split)})
 
 

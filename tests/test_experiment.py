@@ -422,7 +422,8 @@ def test_clean_training_is_judged_unattacked(tmp_path, monkeypatch):
     monkeypatch.setattr(Engine, "run", lambda *args, **kwargs: pytest.fail("attacked"))
     out = go(replace(TINY, selection=Selection(gamma_nat=1, gamma_adv=0)), tmp_path / "run")
     row = read_about(out)["history"][0]
-    assert row["validation_score"] == row["validation_clean"] and row["validation_robust"] == 0
+    assert row["validation_score"] == row["validation_clean"]
+    assert "validation_robust" not in row, "nothing was attacked"
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ class GAT(PairObjective):
     def __init__(self, config: GATConfig, threat: ThreatModel) -> None:
         super().__init__()
         self.config, self.threat = config, threat
+        self.trains_adversarial = config.weight > 0
 
     def _weight(self, moment: Moment) -> float:
         return self.config.weight * (self.config.growth if moment.done >= self.config.grown_from else 1.0)

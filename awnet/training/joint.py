@@ -72,6 +72,11 @@ class Joint(Objective):
                 f"{type(config.over).__name__} gives clean images no weight, so that AW-Net's BN_nat, through which they go, "
                 "would never be trained; give them some (an alpha below 1, a beta above 0)"
             )
+        if not over.trains_adversarial:
+            raise Mistake(
+                f"{type(config.over).__name__} gives adversarial images no weight, so that AW-Net's BN_adv, through which they "
+                "go, would never be trained; give them some (an alpha or a beta above 0)"
+            )
         self.over: PairObjective = over
         self.inner_branch = Branch(config.inner_branch)
         self.type_weight = config.type_weight

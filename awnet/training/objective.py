@@ -100,11 +100,13 @@ class PairObjective(Objective):
         attack: the inner maximisation.
         uses_clean: whether the clean images pass through the network, as over AW-Net they always do.
         trains_clean: whether their logits count in the loss, where they are there.
+        trains_adversarial: whether those of their partners do.
     """
 
     attack: Attack
     uses_clean: bool
     trains_clean: bool = True
+    trains_adversarial: bool = True
 
     def inner_target(self, model: Callable[[Images], Logits], x: Images, y: Labels) -> Tensor:
         """What the attack's loss compares with; the model is in eval mode here."""

@@ -68,7 +68,7 @@ class RSLAD(PairObjective):
     def __init__(self, config: RSLADConfig, threat: ThreatModel, *, robust_teacher: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.trains_clean = config.alpha < 1
+        self.trains_clean, self.trains_adversarial = config.alpha < 1, config.alpha > 0
         self.attack = PGD(threat=threat, loss=KL(), steps=config.steps, step_size=config.step_size, initial="gaussian")
         self.teacher = Teacher(robust_teacher)
 

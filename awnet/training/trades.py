@@ -51,6 +51,7 @@ class TRADES(PairObjective):
     def __init__(self, config: TRADESConfig, threat: ThreatModel) -> None:
         super().__init__()
         self.beta = config.beta
+        self.trains_adversarial = config.beta > 0
         self.attack = PGD(threat=threat, loss=KL(), steps=config.steps, step_size=config.step_size, initial="gaussian")
 
     def inner_target(self, model: Callable[[Images], Logits], x: Images, y: Labels) -> Tensor:

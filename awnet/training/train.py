@@ -99,11 +99,11 @@ class TrainingConfig:
 class Validation(NamedTuple):
     """Accuracies in [0, 1] on images that are not trained on, and the score by which the best checkpoint is chosen.
 
-    `about` is what else was found there and is kept with the checkpoint.
+    `robust` is None where nothing was attacked; `about` is what else was found there and is kept with the checkpoint.
     """
 
     clean: float
-    robust: float
+    robust: float | None
     score: float
     about: Mapping[str, Any] = MappingProxyType({})
 
@@ -243,7 +243,9 @@ def train(
                     fit_statistics(candidate, objective, batches, fold(seed, -1))
                 found = validate(candidate)
                 about = found.about
-                row.update(validation_clean=found.clean, validation_robust=found.robust, validation_score=found.score)
+                row["validation_clean"] = found.clean
+                row |= {} if found.robust is None else {"validation_robust": found.robust}
+                row["validation_score"] = found.score
                 best = found.score > place.best
                 place.best = max(place.best, found.score)
             else:

@@ -11,7 +11,16 @@ import torch
 
 from awnet.errors import Mistake
 from awnet.losses import CrossEntropy
-from awnet.training import ARDConfig, AWPConfig, JointConfig, MARTConfig, MTARDConfig, RSLADConfig
+from awnet.training import (
+    ARDConfig,
+    AWPConfig,
+    GATConfig,
+    JointConfig,
+    MARTConfig,
+    MTARDConfig,
+    RSLADConfig,
+    TRADESConfig,
+)
 from awnet.training.entropy_balance import EntropyBalance, entropy
 from awnet.training.objective import OBJECTIVES
 from awnet.training.teacher import Teacher
@@ -82,6 +91,16 @@ def test_awnet_is_not_trained_without_clean_images(config):
     model = awnet(x)
     JointConfig(over=replace(config, alpha=0.5)).build(THREAT, teachers(x))(model, x, y, ids, NOW).total.backward()
     assert model.stem.bn.nat.weight.grad is not None and model.stem.bn.nat.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    "config", [RSLADConfig(alpha=0.0), TRADESConfig(beta=0.0), GATConfig(weight=0.0)], ids=["rslad", "trades", "gat"]
+)
+def test_nor_without_attacked_ones(config):
+    """Nothing would train BN_adv, which the mixture weighs at test time."""
+    x, _, _ = batch()
+    with pytest.raises(Mistake, match=r"gives adversarial images no weight, so that AW-Net's BN_adv"):
+        JointConfig(over=config).build(THREAT, teachers(x))
 
 
 # --- B-MTARD ---
