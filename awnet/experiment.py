@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from awnet import checkpoint
 from awnet.attacks.attack import frozen_for_attack
@@ -191,6 +191,8 @@ def _run(
     elif experiment.init:
         architecture = experiment.model if model is None else None
         init = start_from(experiment.init, network, architecture, channels=shape[0])
+    for role, teacher in networks.items():
+        _check_given(teacher, f"the {role} teacher", images.train, classes=len(classes))
     for role, name in experiment.objective.teachers.items():
         if role not in networks:
             networks[role] = _teacher(
@@ -317,6 +319,18 @@ def _teacher(
             raise Mistake(f"the {role} teacher {name!r} is neither a folder nor a recipe (awnet list recipes)")
     check_fits(path, f"the {role} teacher", classes=len(classes), channels=channels)
     return checkpoint.load(path)
+
+
+def _check_given(network: nn.Module, what: str, dataset: Dataset, *, classes: int) -> None:
+    """Refuse a module that does not answer these images with logits of these classes."""
+    x, _ = dataset.batch(torch.arange(2))
+    with frozen_for_attack(network), torch.no_grad():
+        logits = network(x.to(device_of(network)))
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (2, classes):
+        raise Mistake(
+            f"{what}, a {type(network).__name__}, answers 2 images with {shape}, expected logits (2, {classes})"
+        )
 
 
 def check_fits(path: Path, what: str, *, classes: int, channels: int) -> None:

@@ -367,6 +367,10 @@ def test_one_teacher_from_python(tmp_path, trained):
             return 0
 
     clean = Falsy()
+    with pytest.raises(
+        Mistake, match=r"the robust teacher, a Own, answers 2 images with \(2, 7\), expected logits \(2, 10\)"
+    ):
+        go(STATIC, tmp_path / "seven", teachers={"clean": clean, "robust": Own(7)})
     go(STATIC, tmp_path / "tiny/static", teachers={"clean": clean})
     assert [call["out"].name for call in trained] == ["robust", "static"]
     assert trained[1]["objective"].clean_teacher.network is clean
