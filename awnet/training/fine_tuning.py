@@ -61,7 +61,7 @@ def _otherwise(ours: Any, theirs: Any, path: str = "") -> str:
     """The first of the settings that no weight shows and that differs, in words; "" where there is none."""
     if not isinstance(ours, dict) or not isinstance(theirs, dict):
         return ""
-    for name in ours.keys() & theirs.keys():
+    for name in (name for name in ours if name in theirs):
         at = f"{path}.{name}".lstrip(".")
         if name in UNSEEN and ours[name] != theirs[name]:
             return f"its {at} is {theirs[name]}, and here {ours[name]}"
