@@ -22,7 +22,7 @@ from torch import Tensor
 
 from awnet.attacks.attack import Answer, Attack, Gradient, nobody, per_image, select
 from awnet.attacks.registry import ATTACKS
-from awnet.attacks.sparse_climb import SparseClimb
+from awnet.attacks.sparse_climb import RADII, SparseClimb
 from awnet.attacks.targets import aims, runners_up
 from awnet.config import setting
 from awnet.errors import Mistake
@@ -80,10 +80,8 @@ class Climb:
 
     def go_on(self, x: Images, now: Images, size: float) -> ClimbState:
         """A run from a point of the ball, before its evaluation, with a first step of that length."""
-        none, zero = (
-            torch.full((len(x),), -torch.inf, device=x.device),
-            torch.zeros(len(x), dtype=torch.int64, device=x.device),
-        )
+        none = torch.full((len(x),), -torch.inf, device=x.device)
+        zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         interval = zero + max(self.steps * 22 // 100, 1)
         yes, sizes = torch.ones_like(zero, dtype=torch.bool), torch.full_like(none, size)
         return ClimbState(zero, now, now, sizes, -none, zero, interval, interval, yes, none, now, none, now)
@@ -145,9 +143,9 @@ class Ascent(Protocol):
     def late(self, state: Any) -> Hits: ...
 
 
-def climb_in(threat: ThreatModel, steps: int, rho: float) -> Ascent:
-    """One run in any norm."""
-    return SparseClimb(threat, steps) if isinstance(threat, L1) else Climb(threat, steps, rho)
+def climb_in(threat: ThreatModel, steps: int, rho: float, radii: tuple[int, ...] = RADII) -> Ascent:
+    """One run in any norm; in L1 through these radii, and with `rho` elsewhere."""
+    return SparseClimb(threat, steps, radii) if isinstance(threat, L1) else Climb(threat, steps, rho)
 
 
 class APGDState(NamedTuple):

@@ -14,8 +14,15 @@ from awnet.attacks.attack import frozen_for_attack
 from awnet.config import setting
 from awnet.detection.detector import DETECTORS, Detector, DetectorConfig, Known
 from awnet.errors import Mistake
-from awnet.models.model import Deciding, Detecting, judge
+from awnet.models.model import Deciding, Detecting, device_of, judge
 from awnet.types import Images, PerExample
+
+
+@torch.no_grad()
+def tells(model: nn.Module, x: Images) -> bool:
+    """Whether what a model says is about attacks; RDI and ADVMOE decide too, on something else."""
+    with frozen_for_attack(model):
+        return not bool(judge(model, x.to(device_of(model, x.device)))[1].isnan().any())
 
 
 @setting
@@ -24,10 +31,10 @@ class OwnDecision(DetectorConfig):
     """The network's own log-odds of clean. There is nothing to fit."""
 
     def fitted(self, model: nn.Module, known: Known) -> Detector:
-        with frozen_for_attack(model), torch.no_grad():  # exits and experts are decisions too, and of something else
-            tells = isinstance(model, Detecting) and not judge(model, known.clean[:1])[1].isnan().any()
-        if not tells:
-            raise Mistake(f"a {type(model).__name__} does not tell clean images from attacked ones; AW-Net does")
+        if not tells(model, known.clean[:1]):
+            raise Mistake(
+                f"a {type(model).__name__} does not tell clean images from attacked ones; AW-Net does, by its `detect`"
+            )
         return OwnDecisionDetector(model)
 
 

@@ -35,6 +35,7 @@ from awnet.attacks.suite import Suite
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
 from awnet.detection import Guarded
+from awnet.detection.own_decision import tells
 from awnet.errors import Mistake
 from awnet.evaluation.benign import BENIGN
 from awnet.evaluation.metrics import Accuracy, accuracy, auc, noticed_at, threshold_at, worst_case
@@ -208,7 +209,7 @@ def detection(
 
     watch("clean images")
     clean = see(x)
-    if not _tells(model, x[:1]):
+    if not (isinstance(model, Guarded) or tells(model, x[:1])):
         raise Mistake(f"a {type(model).__name__} does not tell clean images from attacked ones; AW-Net does")
     watch("benign changes")
     benign = {name: see(change(x, threat, noise)) for name, change in BENIGN.items()}
@@ -255,14 +256,6 @@ def detection(
         evaded=unnoticed(threat, attacked, evaded_halved),
         evaded_halved=evaded_halved,
     )
-
-
-@torch.no_grad()
-def _tells(model: nn.Module, x: Images) -> bool:
-    """Whether what a model says is about attacks; RDI and ADVMOE decide too, on something else."""
-    device = device_of(model, x.device)
-    with frozen_for_attack(model):
-        return isinstance(model, Guarded) or not bool(judge(model, x.to(device))[1].isnan().any())
 
 
 @torch.no_grad()

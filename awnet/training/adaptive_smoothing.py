@@ -21,14 +21,13 @@ from torch import Tensor, nn
 
 from awnet.attacks.attack import frozen_for_attack
 from awnet.attacks.pgd import PGD
-from awnet.checkpoint import load_weights
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.losses import CrossEntropy
 from awnet.models.adaptive_smoothing import AdaptiveSmoothing
 from awnet.threat_model import ThreatModel
-from awnet.training.objective import OBJECTIVES, Losses, Moment, Objective, ObjectiveConfig, maximise
-from awnet.training.teacher import Teacher
+from awnet.training.finished_parts import BesideFinished
+from awnet.training.objective import OBJECTIVES, Losses, Moment, ObjectiveConfig, maximise
 from awnet.types import Images, Labels
 
 
@@ -68,36 +67,28 @@ class MixingConfig(ObjectiveConfig):
         return Mixing(self, threat, clean=teachers["clean"], robust=teachers["robust"])
 
 
-class Mixing(Objective):
+class Mixing(BesideFinished):
     """The mixing network's loss; of the networks behind it, it needs the weights once."""
 
     def __init__(self, config: MixingConfig, threat: ThreatModel, *, clean: nn.Module, robust: nn.Module) -> None:
-        super().__init__()
+        super().__init__(clean=clean, robust=robust)
         self.weights = {"accuracy": config.accuracy, "type": config.type, "product": config.product}
-        self.clean, self.robust = Teacher(clean), Teacher(robust)
-        self._compared = True  # nothing was put inside yet
         self.attack = PGD(threat=threat, steps=config.steps, step_size=config.step_size, initial="uniform")
 
-    def prepare(self, model: nn.Module) -> None:
-        whole = _adaptive_smoothing(model)
-        load_weights(whole.clean, self.clean.network.state_dict(), "the clean teacher")
-        load_weights(whole.robust, self.robust.network.state_dict(), "the robust teacher")
-        self._compared = False
-
-    def _compare(self, whole: AdaptiveSmoothing, x: Images) -> None:
-        """Once, at the first images, whose shape is not known before."""
-        if not self._compared:
-            self.clean.check_inside(lambda x: whole.clean(whole.normalize(x)), whole, "the clean teacher", x)
-            self.robust.check_inside(lambda x: whole.robust(whole.normalize(x)), whole, "the robust teacher", x)
-            self._compared = True
+    def whole(self, model: nn.Module) -> AdaptiveSmoothing:
+        if not isinstance(model, AdaptiveSmoothing):
+            raise Mistake(
+                f"the mixing objective trains the mixing network of adaptive smoothing, got {type(model).__name__}"
+            )
+        return model
 
     def adversarial(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Images:
         with frozen_for_attack(model):
             return maximise(self.attack, model, x, y, ids, moment)
 
     def forward(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Losses:
-        whole = _adaptive_smoothing(model)
-        self._compare(whole, x)
+        whole = self.whole(model)
+        self.compare(whole, x)
         both = torch.cat([x, self.adversarial(whole, x, y, ids, moment)])
         attacked = (torch.arange(2 * len(x), device=x.device) >= len(x)).to(x.dtype)
         seen = whole.normalize(both)
@@ -109,14 +100,6 @@ class Mixing(Objective):
         told = ((gamma > 0) == (attacked > 0)).double().mean()
         halves = {name: (term[: len(x)] + term[len(x) :]) / 2 for name, term in terms.items()}
         return Losses(halves, {**self.weights}, {"types_told": told})
-
-
-def _adaptive_smoothing(model: nn.Module) -> AdaptiveSmoothing:
-    if not isinstance(model, AdaptiveSmoothing):
-        raise Mistake(
-            f"the mixing objective trains the mixing network of adaptive smoothing, got {type(model).__name__}"
-        )
-    return model
 
 
 OBJECTIVES.register("mixing")(MixingConfig())

@@ -23,15 +23,14 @@ from torch import Tensor, nn
 
 from awnet.attacks.attack import frozen_for_attack
 from awnet.attacks.pgd import PGD
-from awnet.checkpoint import load_weights
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.losses import CrossEntropy
 from awnet.models.router import ADVERSARIAL, CLEAN
 from awnet.models.separate_net import SeparateNet
 from awnet.threat_model import ThreatModel
-from awnet.training.objective import OBJECTIVES, Losses, Moment, Objective, ObjectiveConfig, maximise
-from awnet.training.teacher import Teacher
+from awnet.training.finished_parts import BesideFinished
+from awnet.training.objective import OBJECTIVES, Losses, Moment, ObjectiveConfig, maximise
 from awnet.types import Images, Labels, Logits
 
 
@@ -59,30 +58,20 @@ class TypeDetectorConfig(ObjectiveConfig):
         return TypeDetector(self, threat, clean=teachers["clean"], robust=teachers["robust"])
 
 
-class TypeDetector(Objective):
+class TypeDetector(BesideFinished):
     """The detector's loss; of the networks behind it, it needs the weights once."""
 
     def __init__(self, config: TypeDetectorConfig, threat: ThreatModel, *, clean: nn.Module, robust: nn.Module) -> None:
-        super().__init__()
-        self.clean, self.robust = Teacher(clean), Teacher(robust)
-        self._compared = True  # nothing was put inside yet
+        super().__init__(clean=clean, robust=robust)
         self.attack = PGD(threat=threat, steps=config.steps, step_size=config.step_size, initial="uniform")
 
-    def prepare(self, model: nn.Module) -> None:
-        whole = _separate_net(model)
-        load_weights(whole.clean, self.clean.network.state_dict(), "the clean teacher")
-        load_weights(whole.robust, self.robust.network.state_dict(), "the robust teacher")
-        self._compared = False
-
-    def _compare(self, whole: SeparateNet, x: Images) -> None:
-        """Once, at the first images, whose shape is not known before."""
-        if not self._compared:
-            self.clean.check_inside(lambda x: whole.clean(whole.normalize(x)), whole, "the clean teacher", x)
-            self.robust.check_inside(lambda x: whole.robust(whole.normalize(x)), whole, "the robust teacher", x)
-            self._compared = True
+    def whole(self, model: nn.Module) -> SeparateNet:
+        if not isinstance(model, SeparateNet):
+            raise Mistake(f"the detector objective trains the detector of a Separate-Net, got {type(model).__name__}")
+        return model
 
     def adversarial(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Images:
-        whole = _separate_net(model)
+        whole = self.whole(model)
 
         def against(network: nn.Module, rows: slice) -> Images:
             def through(x: Images) -> Logits:
@@ -95,8 +84,8 @@ class TypeDetector(Objective):
             return torch.cat([against(whole.clean, slice(half)), against(whole.robust, slice(half, None))])
 
     def forward(self, model: nn.Module, x: Images, y: Labels, ids: Tensor, moment: Moment) -> Losses:
-        whole = _separate_net(model)
-        self._compare(whole, x)
+        whole = self.whole(model)
+        self.compare(whole, x)
         x_adv = self.adversarial(whole, x, y, ids, moment)
         of_type = whole.detector(whole.normalize(torch.cat([x, x_adv])))
         types = torch.full((2 * len(x),), CLEAN, device=x.device)
@@ -104,12 +93,6 @@ class TypeDetector(Objective):
         clean, adversarial = CrossEntropy()(of_type, types).chunk(2)
         told = (of_type.argmax(1) == types).double().mean()
         return Losses({"type": (clean + adversarial) / 2}, {"type": 1.0}, {"types_told": told})
-
-
-def _separate_net(model: nn.Module) -> SeparateNet:
-    if not isinstance(model, SeparateNet):
-        raise Mistake(f"the detector objective trains the detector of a Separate-Net, got {type(model).__name__}")
-    return model
 
 
 OBJECTIVES.register("type-detector")(TypeDetectorConfig())

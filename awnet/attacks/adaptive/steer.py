@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from awnet.attacks.adaptive.weigh import Weigh, Weighed
-from awnet.attacks.apgd import Ascent, Climb, ClimbState, climb_in
+from awnet.attacks.apgd import Ascent, ClimbState, climb_in
 from awnet.attacks.attack import Answer, Attack, Steering, select
-from awnet.attacks.sparse_climb import SparseClimb, SparseClimbState
+from awnet.attacks.sparse_climb import SparseClimbState
 from awnet.attacks.targets import aims, runners_up
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.losses import Margin, TargetedMargin
 from awnet.noise import Noise
-from awnet.threat_model import L1, ThreatModel
+from awnet.threat_model import ThreatModel
 from awnet.types import Hits, Images, Labels, PerExample
 
 Side = Literal["clean", "adversarial"]
@@ -123,10 +123,8 @@ class Steer(Attack):
 
     @property
     def _legs(self) -> tuple[Ascent, Ascent]:
-        first = climb_in(replace(self.threat, eps=self.reach * self.threat.eps), self.steps, 0.75)
-        if isinstance(self.threat, L1):
-            return first, SparseClimb(self.threat, self.then, radii=(1,))
-        return first, Climb(self.threat, self.then, 0.75)
+        near = replace(self.threat, eps=self.reach * self.threat.eps)
+        return climb_in(near, self.steps, 0.75), climb_in(self.threat, self.then, 0.75, radii=(1,))
 
     def start(self, x: Images, target: Tensor, noise: Noise) -> SteerState:
         zero, one = torch.zeros_like(target), torch.ones(len(x), device=x.device)
