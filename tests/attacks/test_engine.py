@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -303,7 +304,16 @@ class Surroundings(Recorder):
         return super().forward(x)
 
 
-def test_float32_is_float32_whatever_surrounds_it():
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """Convolutions in TensorFloat-32, as PyTorch has them anyway, whatever was set before."""
+    switch: Any = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
+    before, switch.fp32_precision = switch.fp32_precision, "tf32"
+    yield
+    switch.fp32_precision = before
+
+
+def test_float32_is_float32_whatever_surrounds_it(tf32: None):
     x, net = torch.rand(40, 3, 8, 8), small_net()
     lively(net, x)
     with torch.no_grad():
@@ -311,14 +321,13 @@ def test_float32_is_float32_whatever_surrounds_it():
     engine, attack = Engine(batch_size=16), PGD(threat=Linf(0.05), steps=4, step_size=0.02)
     plain = engine.run(attack, net, given)
     asked = Surroundings()
-    before = torch.backends.cudnn.conv.fp32_precision
     with torch.autocast("cpu", torch.bfloat16):
         within = engine.run(attack, net, given)
         engine.run(Walk(threat=Linf(0.1), gradients=True), asked, examples([1, 0]))
         assert torch.is_autocast_enabled("cpu")
     assert torch.equal(within.x_adv, plain.x_adv) and torch.equal(within.correct, plain.correct)
     assert asked.said == {(False, "ieee", "ieee", "ieee")}
-    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
     with torch.inference_mode():
         within = engine.run(attack, net, given)
     assert torch.equal(within.x_adv, plain.x_adv)

@@ -64,6 +64,23 @@ def test_mixing_by_hand():
     assert model.training and model.clean.training
 
 
+def test_a_mixture_that_normalises_asks_networks_that_do():
+    """Both by themselves see plain images, as they were trained to: normalised twice they would be others."""
+    x, y, ids = batch()
+    how = {"mean": (0.3,), "std": (0.35,)}
+    model = create(replace(PAIR, **how), classes=CLASSES, channels=1).double()
+    parts = {
+        role: create(replace(getattr(PAIR, role), **how), classes=CLASSES, channels=1, seed=i).double()
+        for i, role in enumerate(("clean", "robust"), 1)
+    }
+    seen: list[torch.Tensor] = []
+    parts["robust"].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    objective = MixingConfig(steps=1).build(THREAT, parts)
+    objective.prepare(model)
+    objective(model, x, y, ids, NOW)
+    assert torch.equal(seen[-1][: len(x)], x)
+
+
 def test_a_trained_mixture_holds_its_networks_as_they_were(tmp_path):
     parts = {
         role: create(getattr(PAIR, role), classes=10, channels=1, seed=i) for i, role in enumerate(["clean", "robust"])
