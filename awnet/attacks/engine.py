@@ -193,13 +193,8 @@ class Engine:
 
         With a `member` other than the first, what a sweep in the middle of a suite looks like.
         """
-        searches = _searches(attack, seed)
-        n, nobody = len(examples), torch.full((self.batch_size,), -1)
-        slots = self._fresh(searches[member], examples, nobody, device_of(model))
-        if self._apart(searches[member].attack, slots) is not None:
-            nobody = nobody.repeat(2)
-            slots = self._fresh(searches[member], examples, nobody, device_of(model))
-        slots = slots._replace(finished=torch.ones_like(slots.finished))
+        searches, n = _searches(attack, seed), len(examples)
+        slots, nobody = self._empty(searches[member], model, examples)
         nothing, no = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool)
         return Sweep(
             member=torch.tensor(member),
@@ -256,14 +251,14 @@ class Engine:
             sweep = sweep or self.begin(attack, model, examples, seed=seed)
             network = self._network(model, examples, warn)
             if is_suite and not sweep.member and not sweep.begun:
-                x, _ = examples.batch(torch.arange(len(examples)))
-                sweep = self._judged(None, model, examples, sweep._replace(x_adv=x.cpu().clone()), warn)
+                self._copy(examples, sweep.x_adv)
+                sweep = self._judged(None, model, examples, sweep, warn)
                 sweep = sweep._replace(left=~sweep.correct)
             for place in range(int(sweep.member), len(searches)):
                 if place > sweep.member:
-                    anew = self.begin(attack, model, examples, seed=seed, member=place)
-                    sweep = sweep._replace(member=anew.member, slots=anew.slots, slot_of=anew.slot_of, begun=anew.begun)
-                    sweep = sweep._replace(left=~sweep.correct)
+                    slots, nobody = self._empty(searches[place], model, examples)
+                    sweep = sweep._replace(member=torch.tensor(place), slots=slots, slot_of=nobody)
+                    sweep = sweep._replace(begun=torch.tensor(0), left=~sweep.correct)
                 sweep = self._searched(searches[place], network, examples, sweep, watch)
                 sweep = self._judged(searches[place], model, examples, sweep, warn)
         if count := int(sweep.lost.sum()):
@@ -435,6 +430,20 @@ class Engine:
         return sweep._replace(
             prediction=prediction, p_clean=p_clean, correct=correct, margin=margin, broken_by=broken_by
         )
+
+    def _empty(self, search: Search, model: nn.Module, examples: Examples) -> tuple[Slots, Tensor]:
+        """The slots of a search before anybody enters, and that nobody is in them."""
+        nobody, device = torch.full((self.batch_size,), -1), device_of(model)
+        slots = self._fresh(search, examples, nobody, device)
+        if self._apart(search.attack, slots) is not None:
+            nobody = nobody.repeat(2)
+            slots = self._fresh(search, examples, nobody, device)
+        return slots._replace(finished=torch.ones_like(slots.finished)), nobody
+
+    def _copy(self, examples: Examples, to: Images) -> None:
+        """Write all images to a place, a batch at a time: a second copy of them all may not fit beside the first."""
+        for index in torch.arange(len(examples)).split(self.batch_size):
+            to[index] = examples.batch(index)[0].cpu()
 
     def _fresh(self, search: Search, examples: Examples, slot_of: Tensor, device: torch.device) -> Slots:
         """Starts of the examples in the slots; an empty slot holds a copy of example 0."""

@@ -115,6 +115,7 @@ def evaluate(
     began = time.monotonic()
     outcome, before = _whole(engine.predict(model, part, warn=warn), model, engine, share)
     clean = _result(outcome, None, time.monotonic() - began, summarise(before))
+    del outcome  # and the images with it: no more than one attack's are held at a time
     record = Record(
         label=label or type(given).__name__,
         front=front,
@@ -143,30 +144,33 @@ def evaluate(
         planned=tuple(attacks),
     ).remarked(remarks)
     keeping = Keeping(out, share, seconds=save_seconds, images=keep_adversarials)
+
+    def attacked(record: Record, name: str, attack: Attack | Suite) -> Record:
+        members = attack.names if isinstance(attack, Suite) else ()
+        journal = keeping.journal(record, name, attack)
+        watch = _Watch(name, members, journal, ctrl_c, progress)
+        if clean.correct.any():
+            sweep = None
+            if len(part):  # of no example, as the last processes may have, there is nothing to begin
+                begin = partial(_begin, engine, attack, model, part, seed)
+                sweep = journal.recall(begin) if out and resume else begin(0)
+            outcome = engine.run(attack, model, part, seed=seed, sweep=sweep, watch=watch, warn=warn)
+        else:  # nothing is left to break
+            outcome = engine.predict(model, part, members=len(members) or 1, warn=warn)
+        if out and share.world > 1 and watch.last:
+            journal.write(watch.last)  # the others may take long, and may be killed
+        outcome, after = _whole(outcome, model, engine, share)
+        result = _result(outcome, to_json(attack), journal.spent, summarise(after, before), members)
+        record = replace(record, attacks={**record.attacks, name: result})
+        record = record.remarked(sentence for each in share.told(heard) for sentence in each)
+        record = share.first(partial(_sampled, record, name, dataset, outcome, samples))
+        return keeping.save(record, name, outcome)
+
     with keeping.alone(), CtrlC() if out else nullcontext() as ctrl_c:
         record = keeping.known(record, attacks, resume=resume)
         for name, attack in attacks.items():
-            if name in record.attacks:
-                continue
-            members = attack.names if isinstance(attack, Suite) else ()
-            journal = keeping.journal(record, name, attack)
-            watch = _Watch(name, members, journal, ctrl_c, progress)
-            if clean.correct.any():
-                sweep = None
-                if len(part):  # of no example, as the last processes may have, there is nothing to begin
-                    begin = partial(_begin, engine, attack, model, part, seed)
-                    sweep = journal.recall(begin) if out and resume else begin(0)
-                outcome = engine.run(attack, model, part, seed=seed, sweep=sweep, watch=watch, warn=warn)
-            else:  # nothing is left to break
-                outcome = engine.predict(model, part, members=len(members) or 1, warn=warn)
-            if out and share.world > 1 and watch.last:
-                journal.write(watch.last)  # the others may take long, and may be killed
-            outcome, after = _whole(outcome, model, engine, share)
-            result = _result(outcome, to_json(attack), journal.spent, summarise(after, before), members)
-            record = replace(record, attacks={**record.attacks, name: result})
-            record = record.remarked(sentence for each in share.told(heard) for sentence in each)
-            record = share.first(partial(_sampled, record, name, dataset, outcome, samples))
-            record = keeping.save(record, name, outcome)
+            if name not in record.attacks:  # in a function, so that it lets go of its images before the next begins
+                record = attacked(record, name, attack)
         if not attacks:
             keeping.save_unattacked(record)
     return record

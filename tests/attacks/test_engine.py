@@ -172,6 +172,33 @@ def test_progress_counts_to_the_end():
     assert calls == sorted(calls) and calls[-1] == 5 and len(set(calls)) >= 3
 
 
+class Counted(NamedTuple):
+    """Examples with a note of how many were asked for at once."""
+
+    within: TensorExamples
+    asked: list[int]
+
+    @property
+    def ids(self) -> Tensor:
+        return self.within.ids
+
+    def __len__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return len(self.within)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked.append(len(indices))
+        return self.within.batch(indices)
+
+
+def test_a_suite_never_holds_all_images_twice():
+    """Beside the adversarial images no more than a batch at a time is asked for, so memory grows by one image for each."""
+    given = Counted(examples([0] * 40), [])
+    suite = Suite(members=(("a", Walk(threat=Linf(0.1))), ("b", Walk(threat=Linf(0.1)))))
+    outcome = Engine(batch_size=8).run(suite, Recorder(), given)
+    assert torch.equal(outcome.x_adv, given.within.x)
+    assert max(given.asked) == 8
+
+
 def test_the_verdict_trusts_no_attack():
     """Whatever an attack claims, an image outside the ball or the box is no success; inside it is."""
     given = TensorExamples(torch.full((4, 3, 4, 4), 0.5), torch.tensor([1, 1, 1, 0]), torch.arange(4))
