@@ -4,7 +4,7 @@
 
 Each number of images is a process of its own: PGD of a few steps on a small network without training, as AutoAttack would run
 it, in a suite. Time should grow as the images do. Memory of the device should not grow at all, for it holds one batch; the
-machine's holds what comes out, an adversarial image in float32 for each image, and should grow by no more than that. The
+machine's holds what comes out, an adversarial image in float32 for each image, and should grow by little more than that. The
 images of the data come a batch at a time, as from a file.
 """
 
