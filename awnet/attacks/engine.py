@@ -49,7 +49,7 @@ from awnet.attacks.attack import (
 from awnet.attacks.attack import backwards as backwards_of
 from awnet.attacks.compiled import Compiled
 from awnet.attacks.float32 import in_float32
-from awnet.attacks.inputs import check_answers
+from awnet.attacks.inputs import check_answers, check_range
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
 from awnet.attacks.suite import Suite
 from awnet.config import setting
@@ -242,7 +242,7 @@ class Engine:
             The outcome of each example; `attack.stop_on_success` examples cost only what they needed.
 
         Raises:
-            Mistake: the first look of a suite meets images that the model answers with NaN or infinity.
+            Mistake: images leave [0, 1], or the first look of a suite meets some that the model answers with NaN or infinity.
         """
         searches, is_suite = _searches(attack, seed), isinstance(attack, Suite)
         if len(examples) == 0:
@@ -447,7 +447,9 @@ class Engine:
 
     def _fresh(self, search: Search, examples: Examples, slot_of: Tensor, device: torch.device) -> Slots:
         """Starts of the examples in the slots; an empty slot holds a copy of example 0."""
-        x, y = (t.to(device) for t in examples.batch(slot_of.clamp(min=0)))
+        x, y = examples.batch(slot_of.clamp(min=0))
+        check_range(x)
+        x, y = x.to(device), y.to(device)
         return fresh(search.attack, self._laid_out(x), y, self._noise(search, examples, slot_of, device))
 
     def _noise(self, search: Search, examples: Examples, slot_of: Tensor, device: torch.device) -> Noise:

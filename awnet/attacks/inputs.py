@@ -55,14 +55,7 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
     x, y = x.detach(), y.detach().long()
     if len(x) == 0:
         return Batch(x, y)
-    if not x.isfinite().all():
-        raise Mistake("the images have pixels that are no finite numbers")
-    low, high = float(x.min()), float(x.max())
-    if low < -ROUNDING or high > 1 + ROUNDING:
-        raise Mistake(
-            f"images must be in [0, 1], got [{low:.4g}, {high:.4g}]; put the normalisation into the model, as its first "
-            "layer, and hand over plain pixels"
-        )
+    check_range(x)
     device = device_of(model, x.device)
     with torch.no_grad(), frozen_for_attack(model):
         logits = model(x[:2].clamp(0, 1).to(device))
@@ -76,6 +69,22 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
             f"{int(y.min())} to {int(y.max())}"
         )
     return Batch(x.clamp(0, 1), y)
+
+
+def check_range(x: Images) -> None:
+    """Refuse images that leave [0, 1] by more than rounding: no image near them is inside it, so they would look robust.
+
+    Raises:
+        Mistake: they do, or have pixels that are no finite numbers.
+    """
+    if not x.isfinite().all():
+        raise Mistake("the images have pixels that are no finite numbers")
+    low, high = float(x.min()), float(x.max())
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise Mistake(
+            f"images must be in [0, 1], got [{low:.4g}, {high:.4g}]; put the normalisation into the model, as its first "
+            "layer, and hand over plain pixels"
+        )
 
 
 def check_answers(answered: Hits) -> None:

@@ -199,6 +199,16 @@ def test_a_suite_never_holds_all_images_twice():
     assert max(given.asked) == 8
 
 
+@pytest.mark.parametrize("scale", [255.0, -1.0, float("nan")])
+def test_images_outside_the_range_are_refused(scale: float):
+    """They have no neighbour inside [0, 1], so whatever an attack finds would count as robust."""
+    given = examples([0] * 20)
+    x = given.x.clone()
+    x[-1] *= scale  # the last to enter
+    with pytest.raises(Mistake, match=r"in \[0, 1\]|finite"):
+        Engine(batch_size=4).run(Walk(threat=Linf(0.1)), Recorder(), TensorExamples(x, given.y, given.ids))
+
+
 def test_the_verdict_trusts_no_attack():
     """Whatever an attack claims, an image outside the ball or the box is no success; inside it is."""
     given = TensorExamples(torch.full((4, 3, 4, 4), 0.5), torch.tensor([1, 1, 1, 0]), torch.arange(4))
