@@ -1,4 +1,4 @@
-"""Settings are frozen dataclasses; here they become JSON and come back, checked field by field.
+"""Settings are frozen dataclasses; here they are checked as they are made, become JSON and come back, field by field.
 
 A dataclass is written as an object whose "kind" is the class's name, so that a field declared as a protocol or a base
 (an attack, a model) comes back as what it was. Only classes entered with `@setting` can come back: reading a file never
@@ -11,7 +11,8 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, wraps
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,10 +24,81 @@ _KINDS: dict[str, type] = {}
 
 
 def setting(cls: T) -> T:
-    """Class decorator: instances of this frozen dataclass may be saved to JSON and read back."""
+    """Class decorator: instances of this frozen dataclass may be saved to JSON and read back.
+
+    Whoever makes one with a value of another kind than a field's (a text for a number, 2.5 for a number of steps) is told
+    so with a Mistake, before anything is computed with it.
+    """
     assert dataclasses.is_dataclass(typing.cast(type, cls)) and cls.__name__ not in _KINDS, cls
     _KINDS[cls.__name__] = cls
+    names, made = tuple(field.name for field in dataclasses.fields(cls)), cls.__init__
+
+    @wraps(made)
+    def checked(self: Any, *values: Any, **named: Any) -> None:
+        plain = _plain_fields(cls)
+        for name, value in (*zip(names, values, strict=False), *named.items()):
+            if name in plain and not plain[name].holds(value):
+                raise Mistake(f"{cls.__name__} expects {name} to be {plain[name].says}, got {value!r}")
+        made(self, *values, **named)
+
+    typing.cast(Any, cls).__init__ = checked
     return cls
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plain:
+    """What a field of numbers, texts or one named kind of setting may hold.
+
+    Args:
+        kinds: of which a value has to be; True and False are no numbers.
+        values: or which it may be.
+        says: the same for people.
+    """
+
+    kinds: tuple[type, ...]
+    values: tuple[Any, ...]
+    says: str
+
+    def holds(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return bool in self.kinds or any(value is one for one in self.values)
+        return isinstance(value, self.kinds) or (isinstance(value, str | int | None) and value in self.values)
+
+
+# numpy's numbers are welcome where Python's are
+_PLAIN: dict[Any, tuple[type, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    bool: (bool, "True or False"),
+    str: (str, "a text"),
+    type(None): (type(None), "None"),
+}
+
+
+@cache
+def _plain_fields(cls: type) -> dict[str, _Plain]:
+    found = {name: _plain_of(hint) for name, hint in _hints(cls).items()}
+    return {name: plain for name, plain in found.items() if plain}
+
+
+def _plain_of(hint: Any) -> _Plain | None:
+    """What a type hint asks for, where an instance alone can tell whether a value is that."""
+    kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        each = [_plain_of(part) for part in parts]
+        known = [plain for plain in each if plain]
+        if len(known) < len(each):
+            return None
+        kinds, values = (tuple(x for plain in known for x in getattr(plain, of)) for of in ("kinds", "values"))
+        return _Plain(kinds, values, " or ".join(plain.says for plain in known))
+    if kind is typing.Literal:
+        return _Plain((), parts, " or ".join(repr(part) for part in parts))
+    if kind in _PLAIN:
+        of, says = _PLAIN[kind]
+        return _Plain((of,), (), says)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _Plain((kind,), (), f"a {kind.__name__}")
+    return None
 
 
 def to_json(value: Any) -> Any:
@@ -40,6 +112,8 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return str(value)  # JSON has no infinity
+    if isinstance(value, Real) and not isinstance(value, int | float):  # numpy's
+        return int(value) if isinstance(value, Integral) else float(value)
     return value
 
 

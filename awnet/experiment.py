@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from awnet import checkpoint
-from awnet.attacks.attack import frozen_for_attack
 from awnet.attacks.engine import Engine
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.registry import ATTACKS
 from awnet.config import from_json, setting, to_json
 from awnet.data import DataConfig, Dataset, Loader, Splits, load

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import frozen_for_attack
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.errors import Mistake, unknown
 from awnet.folders import replace_file
 from awnet.models.model import Detecting, device_of

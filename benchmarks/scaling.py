@@ -33,6 +33,7 @@ class Made:
 
     def __init__(self, images: int, pixels: int) -> None:
         self.ids, self.pixels = torch.arange(images), pixels
+        self.labels = torch.zeros_like(self.ids)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,7 +41,7 @@ class Made:
     def batch(self, indices: Tensor) -> tuple[Images, Labels]:
         ramp = torch.arange(3 * self.pixels**2).view(3, self.pixels, self.pixels)
         x = ((ramp * (indices[:, None, None, None] + 1)) % 257).float() / 256
-        return x, torch.zeros(len(indices), dtype=torch.int64)
+        return x, self.labels[indices]
 
 
 def arguments() -> Namespace:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import replace
 from functools import partial
 from math import inf, nan
 
+import numpy as np
 import pytest
 
+from awnet.attacks import PGD, Engine, Steer
+from awnet.config import from_json, to_json
 from awnet.data import DataConfig
 from awnet.errors import Mistake
 from awnet.experiment import Selection
@@ -87,10 +93,34 @@ def test_a_value_that_means_nothing_is_refused(make, field):
 
 @pytest.mark.parametrize(("cls", "depth"), [(ResNetConfig, 7), (ResNetConfig, 101), (PreActResNetConfig, 50)])
 def test_a_depth_that_there_is_not_is_refused(cls, depth):
-    config = cls()
-    object.__setattr__(config, "depth", depth)  # tests check types before a setting can look at its values
-    with pytest.raises(Mistake, match=f"depth .* got {depth}"):
-        config.__post_init__()
+    with pytest.raises(Mistake, match=f"depth to be .* got {depth}"):
+        cls(depth=depth)
+
+
+WRONG_KINDS = [
+    (lambda: Linf("8/255"), "Linf expects eps to be a number, got '8/255'"),
+    (lambda: PGD(threat=0.03), "PGD expects threat to be a ThreatModel, got 0.03"),
+    (lambda: PGD(threat=Linf(0.1), steps=2.5), "PGD expects steps to be a whole number, got 2.5"),
+    (lambda: PGD(threat=Linf(0.1), steps=True), "PGD expects steps to be a whole number, got True"),
+    (lambda: PGD(threat=Linf(0.1), unit="eps "), "PGD expects unit to be 'eps' or 'pixel', got 'eps '"),
+    (lambda: Engine(precision="fp16"), "Engine expects precision to be 'float32' or 'bfloat16', got 'fp16'"),
+    (lambda: Engine(compile=1), "Engine expects compile to be True or False, got 1"),
+    (lambda: Steer(threat=Linf(0.1), push="left"), "push to be 'clean' or 'adversarial' or None, got 'left'"),
+    (lambda: AWNetConfig(base=18), "AWNetConfig expects base to be a ResNetConfig, got 18"),
+    (lambda: DataConfig(flip="no"), "DataConfig expects flip to be True or False or None, got 'no'"),
+    (lambda: replace(PGD(threat=Linf(0.1)), step_size=None), "PGD expects step_size to be a number, got None"),
+]
+
+
+@pytest.mark.parametrize(("make", "sentence"), WRONG_KINDS, ids=[sentence for _, sentence in WRONG_KINDS])
+def test_a_value_of_another_kind_is_refused(make, sentence):
+    with pytest.raises(Mistake, match=re.escape(sentence)):
+        make()
+
+
+def test_numbers_of_numpy_are_numbers():
+    attack = PGD(threat=Linf(np.float32(0.5)), steps=np.int64(3))
+    assert attack == from_json(json.loads(json.dumps(to_json(attack)))) == PGD(threat=Linf(0.5), steps=3)
 
 
 def test_the_edges_of_the_ranges_are_allowed():

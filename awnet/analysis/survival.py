@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import frozen_for_attack
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.errors import Mistake
 from awnet.models import AWNet, Branch, Routing
 from awnet.models.dynamic_conv import DynamicConv2d

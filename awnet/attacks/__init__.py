@@ -2,7 +2,7 @@
 
 from awnet.attacks.adaptive import Steer, adaptive_suite
 from awnet.attacks.apgd import APGD
-from awnet.attacks.attack import Answer, Attack, Forward, Gradient, Steering, frozen_for_attack, perturb
+from awnet.attacks.attack import Answer, Attack, Forward, Gradient, Steering, perturb
 from awnet.attacks.auto_attack import auto_attack
 from awnet.attacks.cw import cw_inf
 from awnet.attacks.deep_sloth import deep_sloth
@@ -10,6 +10,7 @@ from awnet.attacks.engine import Engine, Examples, Outcome, Sweep, TensorExample
 from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
 from awnet.attacks.fgsm import fgsm
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.pgd import PGD, pgd_sat, pgd_trades
 from awnet.attacks.rays import RayS
 from awnet.attacks.registry import ATTACKS

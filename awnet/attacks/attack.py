@@ -10,15 +10,17 @@ everything in a state is a tensor whose first dimension is the example.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from awnet.models.model import Deciding
+from awnet.attacks.frozen import frozen_for_attack
+from awnet.attacks.inputs import check_ids, checked, finite
+from awnet.models.model import Deciding, device_of
 from awnet.noise import Noise
 from awnet.threat_model import ThreatModel
 from awnet.types import Hits, Images, Logits, PerExample
@@ -158,10 +160,16 @@ class Attack(ABC):
             y: the labels, shape (b,).
             seed: of the attack's random numbers.
             ids: which example each row is, shape (b,); by default its place in the batch.
+
+        Raises:
+            Mistake: where images, labels, ids or the model are not what is expected.
         """
-        ids = torch.arange(len(x), device=x.device) if ids is None else ids
+        batch, ids = checked(model, x, y), torch.arange(len(x)) if ids is None else ids
+        check_ids(ids, len(x))
+        device = device_of(model, x.device)
+        noise = Noise(seed, ids.to(device))
         with frozen_for_attack(model):
-            return perturb(self, model, x, y, Noise(seed, ids))
+            return perturb(self, model, batch.x.to(device), batch.y.to(device), noise).to(x.device)
 
 
 def backwards(query: Query, model: Callable[[Images], Logits]) -> int:
@@ -302,11 +310,6 @@ def succeeds(threat: ThreatModel, x: Images, x_adv: Images, logits: Logits, y: T
     return wrong if nobody(wrong) else wrong & threat.contains(x, x_adv)
 
 
-def finite(logits: Logits) -> Hits:
-    """Which rows are numbers throughout; the argmax of any other may be the place of a NaN, which is no class."""
-    return logits.isfinite().all(1)
-
-
 Pytree = TypeVar("Pytree", bound=Any)
 
 
@@ -349,22 +352,6 @@ def put(index: Tensor, rows: Pytree, tree: Pytree) -> Pytree:
 def by_channels(t: Tensor) -> bool:
     """Whether its memory runs over channels first."""
     return t.ndim == 4 and not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last)
-
-
-@contextmanager
-def frozen_for_attack(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no parameter gradients while it lasts; afterwards every module's mode and every flag as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval()
-        model.requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad in flags:
-            parameter.requires_grad_(requires_grad)
 
 
 def per_image(t: Tensor) -> Tensor:

@@ -38,9 +38,7 @@ from awnet.attacks.attack import (
     Steering,
     advance,
     evaluate,
-    finite,
     fresh,
-    frozen_for_attack,
     put,
     select,
     succeeds,
@@ -49,7 +47,8 @@ from awnet.attacks.attack import (
 from awnet.attacks.attack import backwards as backwards_of
 from awnet.attacks.compiled import Compiled
 from awnet.attacks.float32 import in_float32
-from awnet.attacks.inputs import check_answers, check_range
+from awnet.attacks.frozen import frozen_for_attack
+from awnet.attacks.inputs import answers_of, check_answers, check_ids, check_labels, check_range, finite
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
 from awnet.attacks.suite import Suite
 from awnet.config import setting
@@ -74,6 +73,8 @@ class Examples(Protocol):
 
     @property
     def ids(self) -> Tensor: ...
+    @property
+    def labels(self) -> Labels: ...
     def __len__(self) -> int: ...
     def batch(self, indices: Tensor) -> tuple[Images, Labels]: ...
 
@@ -87,6 +88,10 @@ class TensorExamples(NamedTuple):
 
     def __len__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return len(self.x)
+
+    @property
+    def labels(self) -> Labels:
+        return self.y
 
     def batch(self, indices: Tensor) -> tuple[Images, Labels]:
         return self.x[indices], self.y[indices]
@@ -242,13 +247,17 @@ class Engine:
             The outcome of each example; `attack.stop_on_success` examples cost only what they needed.
 
         Raises:
-            Mistake: images leave [0, 1], or the first look of a suite meets some that the model answers with NaN or infinity.
+            Mistake: images leave [0, 1], labels or ids do not fit, the model does not answer with numbers for two or more
+                classes, or the first look of a suite meets images that it answers with NaN or infinity.
         """
         searches, is_suite = _searches(attack, seed), isinstance(attack, Suite)
+        check_ids(examples.ids, len(examples))
         if len(examples) == 0:
             return self.predict(model, examples, members=len(searches), warn=warn)
         with in_float32(model), frozen_for_attack(model), torch.no_grad():
-            sweep = sweep or self.begin(attack, model, examples, seed=seed)
+            if sweep is None:
+                self._look(model, examples)
+                sweep = self.begin(attack, model, examples, seed=seed)
             network = self._network(model, examples, warn)
             if is_suite and not sweep.member and not sweep.begun:
                 self._copy(examples, sweep.x_adv)
@@ -293,6 +302,22 @@ class Engine:
                     evaluate(network.searched(query), query, self._laid_out)
 
             yield ask
+
+    def _look(self, model: nn.Module, examples: Examples) -> None:
+        """Ask the model about the first images, in a batch like all others.
+
+        Raises:
+            Mistake: they leave [0, 1], the labels are none of its classes, or it does not answer with logits.
+        """
+        size = self.batch_size
+        while size:
+            x, _ = examples.batch(torch.arange(size).clamp(max=len(examples) - 1))
+            check_range(x)
+            try:
+                check_labels(examples.labels, answers_of(model, self._laid_out(x)).shape[1])
+                return
+            except torch.OutOfMemoryError:
+                size //= 2  # the search will say so
 
     def _searched(
         self,

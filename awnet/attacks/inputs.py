@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import finite, frozen_for_attack
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.errors import Mistake, unknown
 from awnet.models.model import device_of
 from awnet.threat_model import L1, L2, ROUNDING, Linf, ThreatModel
-from awnet.types import Hits, Images, Labels
+from awnet.types import Hits, Images, Labels, Logits
 
 NORMS: dict[str, Callable[[float], ThreatModel]] = {"Linf": Linf, "L2": L2, "L1": L1}
 
@@ -41,12 +41,13 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
     The model is asked once, about at most two images, how many classes it has.
 
     Raises:
-        Mistake: where shapes, types, ranges or labels do not fit, or the model answers with NaN or infinity.
+        Mistake: where types, shapes, ranges or labels do not fit, or the model answers otherwise than with numbers for two or
+            more classes.
     """
-    if not isinstance(model, nn.Module):
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        got = f"{type(x).__name__} and {type(y).__name__}"
         raise Mistake(
-            f"expected the model as a torch.nn.Module, whose modes can be put back, got {type(model).__name__}; hand over the "
-            "network itself, or a module whose forward calls it"
+            f"expected images and labels as tensors, got {got}; torch.as_tensor makes one of an array or a list"
         )
     if x.ndim != 4 or x.dtype != torch.float32:
         raise Mistake(f"expected images of shape (b, c, h, w) in float32, got {tuple(x.shape)} in {_type(x)}")
@@ -54,21 +55,75 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
         raise Mistake(f"expected {len(x)} labels as whole numbers, got shape {tuple(y.shape)} in {_type(y)}")
     x, y = x.detach(), y.detach().long()
     if len(x) == 0:
+        check_module(model)
         return Batch(x, y)
     check_range(x)
-    device = device_of(model, x.device)
-    with torch.no_grad(), frozen_for_attack(model):
-        logits = model(x[:2].clamp(0, 1).to(device))
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != min(len(x), 2):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise Mistake(f"expected a model that returns one row of logits an image, got {shape} for {min(len(x), 2)}")
+    logits = answers_of(model, x[:2].clamp(0, 1))
     check_answers(finite(logits))
-    if not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
-        raise Mistake(
-            f"labels must be from 0 to {logits.shape[1] - 1}, as the model has {logits.shape[1]} classes, got "
-            f"{int(y.min())} to {int(y.max())}"
-        )
+    check_labels(y, logits.shape[1])
     return Batch(x.clamp(0, 1), y)
+
+
+def check_module(model: object) -> None:
+    """Refuse what is no module.
+
+    Raises:
+        Mistake: it is none.
+    """
+    if not isinstance(model, nn.Module):
+        raise Mistake(
+            f"expected the model as a torch.nn.Module, whose modes can be put back, got {type(model).__name__}; hand over the "
+            "network itself, or a module whose forward calls it"
+        )
+
+
+def answers_of(model: nn.Module, x: Images) -> Logits:
+    """What a model says of some images, on whatever device it is: logits of shape (b, classes).
+
+    Raises:
+        Mistake: it is no module, cannot be asked about such images, does not answer one row of logits for each, or knows
+            fewer than two classes, of which none could be mistaken for another.
+    """
+    check_module(model)
+    try:
+        with torch.no_grad(), frozen_for_attack(model):
+            logits = model(x.to(device_of(model, x.device)))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else "RuntimeError"
+        raise Mistake(f"the model cannot be asked about images of shape {tuple(x.shape[1:])}: {said}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise Mistake(f"expected a model that returns one row of logits an image, got {shape} for {len(x)}")
+    if logits.shape[1] < 2:
+        raise Mistake(
+            f"expected a model with two or more classes, got {logits.shape[1]}: it can never be wrong; of one logit z for yes "
+            "or no, make the two logits (0, z)"
+        )
+    return logits
+
+
+def check_labels(y: Labels, classes: int) -> None:
+    """Refuse labels that the model has no class for.
+
+    Raises:
+        Mistake: there are some.
+    """
+    if not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise Mistake(
+            f"labels must be from 0 to {classes - 1}, as the model has {classes} classes, got {int(y.min())} to {int(y.max())}"
+        )
+
+
+def check_ids(ids: Tensor, n: int) -> None:
+    """Refuse ids that do not name each of n examples.
+
+    Raises:
+        Mistake: they do not.
+    """
+    if ids.shape != (n,) or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise Mistake(f"expected {n} ids as whole numbers, one an image, got shape {tuple(ids.shape)} in {_type(ids)}")
 
 
 def check_range(x: Images) -> None:
@@ -105,3 +160,8 @@ def check_answers(answered: Hits) -> None:
 
 def _type(t: Tensor) -> str:
     return str(t.dtype).removeprefix("torch.")
+
+
+def finite(logits: Logits) -> Hits:
+    """Which rows are numbers throughout; the argmax of any other may be the place of a NaN, which is no class."""
+    return logits.isfinite().all(1)

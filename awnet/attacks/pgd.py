@@ -59,11 +59,6 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.step_size < inf:
             raise Mistake(f"PGD needs at least one step of positive size, got {self.steps} of {self.step_size:g}")
-        if self.initial not in ("zero", "uniform", "step", "gaussian") or self.unit not in ("eps", "pixel"):
-            raise Mistake(
-                "PGD starts at zero, uniform, step or gaussian and counts steps in eps or pixel, got "
-                f"initial={self.initial!r} and unit={self.unit!r}"
-            )
 
     @property
     def queries(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

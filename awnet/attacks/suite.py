@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import Attack, frozen_for_attack, perturb, select, succeeds
+from awnet.attacks.attack import Attack, perturb, select, succeeds
+from awnet.attacks.frozen import frozen_for_attack
+from awnet.attacks.inputs import check_ids, checked
 from awnet.config import setting
 from awnet.errors import Mistake
+from awnet.models.model import device_of
 from awnet.noise import Noise, fold
 from awnet.threat_model import ThreatModel
 from awnet.types import Images
@@ -66,8 +69,14 @@ class Suite:
 
         An image that is misclassified as it is comes back unchanged; one that withstands every member comes back as the
         last one left it. Member k's random numbers follow fold(seed, k).
+
+        Raises:
+            Mistake: where images, labels, ids or the model are not what is expected.
         """
-        ids = torch.arange(len(x), device=x.device) if ids is None else ids
+        batch, ids = checked(model, x, y), torch.arange(len(x)) if ids is None else ids
+        check_ids(ids, len(x))
+        home, device = x.device, device_of(model, x.device)
+        x, y, ids = batch.x.to(device), batch.y.to(device), ids.to(device)
         x_adv = x.clone()
         with frozen_for_attack(model), torch.no_grad():
             stands = model(x.clone()).argmax(1) == y
@@ -75,4 +84,4 @@ class Suite:
                 tried = perturb(attack, model, x, y, Noise(fold(seed, place), ids))
                 x_adv = select(stands, tried, x_adv)
                 stands = stands & ~succeeds(attack.threat, x, x_adv, model(x_adv.clone()), y)
-        return x_adv
+        return x_adv.to(home)

@@ -39,7 +39,7 @@ def predict(argv: Sequence[str]) -> None:
     """Classify image files."""
     import torch
 
-    from awnet.attacks.attack import frozen_for_attack
+    from awnet.attacks.frozen import frozen_for_attack
     from awnet.config import from_json
     from awnet.data.decode import read_image
     from awnet.detection.operating_point import OperatingPoint, looks_attacked

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import frozen_for_attack
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.conformance.finding import Finding, looked_at
 from awnet.conformance.traces import traces
 from awnet.models.model import device_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from awnet.attacks.attack import frozen_for_attack
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.config import setting
 from awnet.detection.detector import DETECTORS, Detector, DetectorConfig, Known
 from awnet.errors import Mistake

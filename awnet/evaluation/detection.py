@@ -28,8 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from awnet.attacks.adaptive import evasions
-from awnet.attacks.attack import Attack, frozen_for_attack
+from awnet.attacks.attack import Attack
 from awnet.attacks.engine import Engine, TensorExamples
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.pgd import PGD
 from awnet.attacks.suite import Suite
 from awnet.config import to_json

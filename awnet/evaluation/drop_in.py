@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from awnet.attacks.apgd import APGD
-from awnet.attacks.attack import Attack, frozen_for_attack
+from awnet.attacks.attack import Attack
 from awnet.attacks.engine import Engine, Sweep, TensorExamples
 from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.inputs import checked, threat_model
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite

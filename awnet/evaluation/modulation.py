@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import frozen_for_attack
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.models.model import Modulating, device_of
 from awnet.types import Images
 

@@ -58,8 +58,6 @@ class Transform:
                 "the transform of MixedNUTS needs a positive scale, a power of 1 or more and a finite offset, got "
                 f"scale {self.scale:g}, power {self.power:g} and offset {self.offset:g}"
             )
-        if self.clamp not in CLAMPS:
-            raise Mistake(f"the clamp of MixedNUTS is one of {', '.join(CLAMPS)}, got {self.clamp!r}")
 
     def __call__(self, logits: Logits) -> Logits:
         v = CLAMPS[self.clamp](normalised(logits) + self.offset)

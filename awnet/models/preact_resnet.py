@@ -53,8 +53,6 @@ class PreActResNetConfig(Architecture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.depth not in (18, 34):
-            raise Mistake(f"the depth of a pre-activation ResNet is 18 or 34, got {self.depth}")
         if self.width < 1:
             raise Mistake(f"the width of a pre-activation ResNet counts channels, expected 1 or more, got {self.width}")
 

@@ -88,8 +88,6 @@ class ResNetConfig(Architecture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.depth not in BLOCKS:
-            raise Mistake(f"the depth of a ResNet is one of {', '.join(map(str, BLOCKS))}, got {self.depth}")
         if self.width < 1:
             raise Mistake(f"the width of a ResNet counts channels, expected 1 or more, got {self.width}")
 

@@ -18,7 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import Gradient, evaluate, frozen_for_attack
+from awnet.attacks.attack import Gradient, evaluate
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.losses import CrossEntropy

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from awnet.attacks.attack import frozen_for_attack
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.checkpoint import load_weights
 from awnet.errors import Mistake
 from awnet.noise import Noise

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import frozen_for_attack
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.pgd import PGD
 from awnet.config import setting
 from awnet.errors import Mistake

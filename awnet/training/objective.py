@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from awnet.attacks.attack import Attack, frozen_for_attack, perturb
+from awnet.attacks.attack import Attack, perturb
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.noise import Noise
 from awnet.registry import Registry
 from awnet.threat_model import ThreatModel

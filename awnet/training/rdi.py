@@ -17,7 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import frozen_for_attack, select
+from awnet.attacks.attack import select
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.pgd import PGD
 from awnet.config import setting
 from awnet.errors import Mistake

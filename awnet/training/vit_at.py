@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.attack import Answer, Attack, Gradient, frozen_for_attack
+from awnet.attacks.attack import Answer, Attack, Gradient
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.pgd import PGD, PGDState
 from awnet.config import setting
 from awnet.errors import Mistake

@@ -98,7 +98,7 @@ def test_slots_are_refilled_as_examples_finish(gradients: bool):
     given = examples([0, 8, 0, 1, 0, 0, 2, 0, 0])
     outcome = Engine(batch_size=2).run(Walk(threat=Linf(0.1), gradients=gradients), model, given)
     # slot 0 holds example 0, then 2 to 7 in turn, while slot 1 holds example 1 for its nine queries
-    search, verdict = model.seen[:-5], model.seen[-5:]
+    search, verdict = model.seen[1:-5], model.seen[-5:]  # after a look at whether model and images fit
     assert [round(float(call[0]) * 100) for call in search] == [0, 2, 3, 3, 4, 5, 6, 6, 6, 7]
     assert [round(float(call[1]) * 100) for call in search] == [1] * 9 + [8]
     assert [round(float(v) * 100) for call in verdict for v in call] == [*range(9), 8]
@@ -143,9 +143,9 @@ def test_refilling_waits_for_a_sixteenth_of_the_slots():
     labels = [0] + [2] * 63 + [0] * 10
     outcome = Engine(batch_size=64).run(Walk(threat=Linf(0.1)), model, examples(labels))
     # one free slot of 64 waits, with example 0 still in it; after the third call all are free
-    assert [round(float(call[0]) * 100) for call in model.seen[:4]] == [0, 0, 0, 64]
+    assert [round(float(call[0]) * 100) for call in model.seen[:5]] == [0, 0, 0, 0, 64]  # the first is a look
     # ten examples left: the model is asked whether a batch of 12 gives the same bits as the usual one
-    assert [len(call) for call in model.seen[3:]] == [12, 64, 12] + [64] * 2
+    assert [len(call) for call in model.seen[4:]] == [12, 64, 12] + [64] * 2
     assert outcome.forwards.tolist() == [label + 2 for label in labels]
 
 
@@ -181,6 +181,10 @@ class Counted(NamedTuple):
     @property
     def ids(self) -> Tensor:
         return self.within.ids
+
+    @property
+    def labels(self) -> Tensor:
+        return self.within.y
 
     def __len__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return len(self.within)
@@ -246,7 +250,7 @@ def test_bfloat16_is_for_the_search_only():
     attack = PGD(threat=Linf(2 / 255), steps=5)
     given = TensorExamples(x, y, torch.arange(40))
     outcome = Engine(batch_size=16, precision="bfloat16").run(attack, model, given)
-    calls = dtypes[1 + 3 :]  # it has been looked at three times
+    calls = dtypes[1 + 4 :]  # it has been looked at four times
     # and for the last eight, whether a smaller batch gives the same bits
     assert calls == [torch.bfloat16] * (10 + 2 + 5) + [torch.float32] * 3
     assert outcome.x_adv.dtype == torch.float32
@@ -659,7 +663,7 @@ def test_the_last_quarter_of_apgd_is_exact():
     attack = APGD(threat=Linf(1e-4), steps=20)
     outcome = Engine(batch_size=8, precision="bfloat16").run(attack, model, TensorExamples(x, y, torch.arange(8)))
     assert outcome.correct.all()
-    searched = dtypes[3:-1]
+    searched = dtypes[4:-1]
     assert searched == [torch.bfloat16] * (1 + 16) + [torch.float32] * 5  # the image itself, steps 0 to 15, 16 to 20
     assert (outcome.forwards == 1 + 21 + 1).all()
 
@@ -677,7 +681,7 @@ def test_who_is_furthest_from_the_boundary_begins_first():
     Engine(batch_size=8).run(suite, model, TensorExamples(x, y, torch.arange(24)))
     handle.remove()
     hardest = Margin()(logits, y).argsort()[:8]
-    assert torch.equal(seen[3], x[hardest])
+    assert torch.equal(seen[4], x[hardest])  # after a look at the first images, and one at all
 
 
 class OfConvolutions(torch.nn.Module):

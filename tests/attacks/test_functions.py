@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attacks.nets import lively, small_net
 from attacks.test_contracts import Mixed
-from awnet.attacks import APGD, ATTACKS, FAB, PGD, Attack, Engine, Square, TensorExamples, functions
+from awnet.attacks import APGD, ATTACKS, FAB, PGD, Attack, Engine, Square, Suite, TensorExamples, functions
 from awnet.attacks.functions import adaptive, apgd, auto_attack, cw, fab, fgsm, pgd, run, square
 from awnet.conformance.traces import traces
 from awnet.errors import Mistake
@@ -189,3 +189,32 @@ def test_settings_that_do_not_fit_are_told(
 ):
     with pytest.raises(Mistake, match=sentence):
         apgd(model, x, y, **given)
+
+
+class OneLogit(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).sum(1, keepdim=True)
+
+
+WAYS: dict[str, Callable[[nn.Module, Tensor, Tensor], object]] = {
+    "a plain function": lambda m, x, y: fgsm(m, x, y),
+    "an attack on a batch": lambda m, x, y: PGD(threat=Linf(0.1), steps=2)(m, x, y),
+    "a suite on a batch": lambda m, x, y: Suite(members=(("pgd", PGD(threat=Linf(0.1), steps=2)),))(m, x, y),
+    "an engine": lambda m, x, y: Engine(batch_size=4).run(
+        PGD(threat=Linf(0.1), steps=2), m, TensorExamples(x, y, torch.arange(len(x)))
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_in_asks_whether_model_and_images_fit(way: str, model: nn.Module, x: Tensor, y: Tensor):
+    """A model with one logit can never be wrong: it would count as robust."""
+    attacked = WAYS[way]
+    with pytest.raises(Mistake, match=r"two or more classes, got 1.*\(0, z\)"):
+        attacked(OneLogit(), x, torch.zeros_like(y))
+    with pytest.raises(Mistake, match=r"in \[0, 1\], got"):
+        attacked(model, x * 255, y)
+    with pytest.raises(Mistake, match="labels must be from 0 to 9, as the model has 10 classes, got 10 to 15"):
+        attacked(model, x, 10 + torch.arange(len(y)))
+    with pytest.raises(Mistake, match=r"cannot be asked about images of shape \(1, 8, 8\)"):
+        attacked(model, x[:, :1], y)

@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from awnet.attacks.attack import frozen_for_attack
 from awnet.attacks.engine import Engine, Examples, TensorExamples
+from awnet.attacks.frozen import frozen_for_attack
 from awnet.errors import Mistake
 from awnet.evaluation.finding import Finding
 from awnet.evaluation.record import Record
