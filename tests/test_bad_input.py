@@ -23,7 +23,7 @@ TRAIN = ["train", "digits/standard", *TINY, "--out", "PLACE/new"]
 AGAIN = ["train", "digits/standard", *TINY, "--out", "RUN", "--resume"]
 SET = ["train", "cifar10/standard-small", "--data-dir", "PLACE/set", "--out", "PLACE/new"]
 PETS = ["train", "digits/standard", *TINY, "--data.name", "PLACE/pets", "--out", "PLACE/new"]
-EVALUATE = ["evaluate", "RUN", "--attacks", "fgsm", "--limit", "20", "--out", "PLACE/new"]
+EVALUATE = ["evaluate", "RUN", "--limit", "20", "--out", "PLACE/new", "--attacks", "fgsm"]
 PREDICT = ["predict", "PLACE/image.png", "--model", "RUN"]
 REPORT = ["report", "PLACE/record", "--out", "PLACE/page.html"]
 DYNAMIC = ["evaluate", "PLACE/dynamic", "--attacks", "fgsm", "--limit", "20", "--out", "PLACE/new"]
@@ -171,8 +171,21 @@ MISTAKES = {
     "unknown device to predict": Case([*PREDICT, "--device", "gpu"], "cpu or cuda"),
     "number of the wrong type": Case([*EVALUATE, "--seed", "many"], "--seed expects a whole number, got 'many'"),
     "a run that is not there": Case(["train", "missing/experiment.json"], "there is no such file"),
-    "a protocol and attacks": Case([*EVALUATE, "--attacks", "fgsm", "--protocol", "quick@1"], "leave out --attacks"),
+    "a protocol and attacks": Case([*EVALUATE, "--protocol", "quick@1"], "leave out --attacks"),
     "a budget and a record": Case([*EVALUATE, "--budget", "1s"], "leave out --attacks, --out"),
+    "a file of no places": Case(
+        [*EVALUATE, "--indices", "PLACE/no"], "whole numbers one a line", damage=bad.put("no", b"n01/a\n")
+    ),
+    "places beyond the set": Case(
+        [*EVALUATE, "--indices", "PLACE/no"], "has 0 to 358", damage=bad.put("no", b"3\n359\n")
+    ),
+    "a place twice": Case([*EVALUATE, "--indices", "PLACE/no"], "each once", damage=bad.put("no", b"3\n3\n")),
+    "places in no file": Case([*EVALUATE, "--indices", "PLACE/no"], "No such file"),
+    "a surrogate of other images": Case(
+        [*EVALUATE, "--surrogates", "PLACE/dynamic"],
+        "takes images of shape (3, 8, 8), digits has (1, 8, 8)",
+        damage=bad.said("dynamic/best/model.json", lambda about: about.update(shape=[3, 8, 8])),
+    ),
     "a surrogate that is not there": Case([*EVALUATE, "--surrogates", "missing"], "missing"),
     # --- the threat ---
     "eps in 255ths": Case(recipe("--threat.eps", "8"), "8/255"),
@@ -183,7 +196,10 @@ MISTAKES = {
     "another norm without its eps": Case([*EVALUATE, "--norm", "l2"], "eps"),
     "L2 in 255ths": Case([*EVALUATE, "--norm", "l2", "--eps", "128"], "128/255"),
     "unknown norm": Case([*EVALUATE, "--norm", "l7"], "linf"),
-    "unknown attack": Case([*EVALUATE, "--attacks", "pgd-satt"], "did you mean pgd-sat"),
+    "unknown attack": Case([*EVALUATE[:-1], "pgd-satt"], "did you mean pgd-sat"),
+    "attacks twice": Case(
+        [*EVALUATE, "--attacks", "aa"], "--attacks is given twice; give it once, with all of its values"
+    ),
     "unknown attack of the selection": Case(recipe("--selection.attack", "pgd"), "pgd-sat"),
     # --- settings that mean nothing ---
     "width 0": Case(recipe("--model.width", "0"), "1 or more, got 0"),
@@ -356,7 +372,7 @@ MISTAKES = {
     "a full disk for a record": Case(EVALUATE, "No space left", breaks=full_disk),
     "Ctrl-C in training": Case(TRAIN, "--resume goes on", breaks=ctrl_c_at(1), code=130),
     "Ctrl-C in an evaluation": Case(
-        [*EVALUATE, "--attacks", "pgd-sat", "--batch-size", "64"],
+        [*EVALUATE[:-1], "pgd-sat", "--batch-size", "64"],
         "--resume goes on",
         breaks=ctrl_c_at(5),
         code=130,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from awnet.attacks.adaptive import evasions
 from awnet.cli import main
 from awnet.cli.evaluate import label_of
 from awnet.config import from_json, to_json
+from awnet.data import DataConfig, load
 from awnet.detection.operating_point import OperatingPoint
 from awnet.evaluation.protocol import attacks_of
 from awnet.evaluation.record import Record
@@ -44,6 +46,59 @@ def test_the_way_from_training_to_the_page(dynamic: Path, static: Path, tmp_path
     text = page.read_text()
     assert "0.25" in text and "0.75" in text
     assert "digits/awnet-hard" in text and "digits/standard" in text
+
+
+def test_a_subset_has_a_folder_of_its_own(static: Path, tmp_path: Path) -> None:
+    """One after the other, as a newcomer tries things: neither is in the other's way."""
+    run = tmp_path / "run"
+    shutil.copytree(static, run)
+    for subset in (["--limit", "20"], ["--limit", "30"], ["--limit", "30", "--seed", "1"]):
+        main(["evaluate", str(run), "--attacks", "fgsm", *subset])
+    assert sorted(path.name.partition("test-")[2] for path in (run / "records").iterdir()) == [
+        "20-of-seed-0",
+        "30-of-seed-0",
+        "30-of-seed-1",
+    ]
+
+
+@pytest.mark.parametrize("text", ["3\n1\n300\n", "[3, 1, 300]"])
+def test_images_named_by_a_file(static: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In its order; the report says so, and the claim can be verified."""
+    (tmp_path / "few.txt").write_text(text)
+    out = str(tmp_path / "out")
+    main(
+        [
+            "evaluate",
+            str(static),
+            "--attacks",
+            "fgsm",
+            "--eps",
+            "0.9",
+            "--indices",
+            str(tmp_path / "few.txt"),
+            "--out",
+            out,
+        ]
+    )
+    record = Record.load(Path(out))
+    assert torch.equal(record.ids, load(DataConfig(name="digits")).test.ids[[3, 1, 300]])
+    assert record.data["limit"] is None
+    main(["verify", out])
+    assert "verified" in capsys.readouterr().out
+    main(["report", out, "--out", str(tmp_path / "page.html")])
+    assert "Judged on 3 test images named in" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("command", ["--help", "evaluate --help", "train digits/standard --help"])
+def test_who_reads_along_may_stop(command: str) -> None:
+    """As `| head` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        found = subprocess.run(
+            [sys.executable, "-m", "awnet.cli", *command.split()], stdout=nobody, stderr=subprocess.PIPE, text=True
+        )
+    assert (found.returncode, found.stderr) == (141, "")
 
 
 def test_a_batch_size_found_by_itself_is_kept(static: Path, tmp_path: Path) -> None:

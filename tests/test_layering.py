@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "awnet"
 # One line a layer, lowest first. Names on one line never import each other, but those of the first line may.
 # "awnet" is the package's own __init__.py, the public names.
 LAYERS = """
-errors interrupt folders json_file noise types registry config threat_model losses provenance
+errors interrupt folders json_file noise types registry config threat_model losses processor provenance
 data
 models
 checkpoint

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from awnet.attacks.frozen import frozen_for_attack
-from awnet.attacks.inputs import check_ids, checked, finite
+from awnet.attacks.inputs import check_fits, check_ids, checked, finite
 from awnet.models.model import Deciding, device_of
 from awnet.noise import Noise
 from awnet.threat_model import ThreatModel
@@ -164,8 +164,9 @@ class Attack(ABC):
         Raises:
             Mistake: where images, labels, ids or the model are not what is expected.
         """
-        batch, ids = checked(model, x, y), torch.arange(len(x)) if ids is None else ids
+        batch, ids = checked(x, y), torch.arange(len(x)) if ids is None else ids
         check_ids(ids, len(x))
+        check_fits(model, *batch)
         device = device_of(model, x.device)
         noise = Noise(seed, ids.to(device))
         with frozen_for_attack(model):

@@ -23,7 +23,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -48,7 +48,7 @@ from awnet.attacks.attack import backwards as backwards_of
 from awnet.attacks.compiled import Compiled
 from awnet.attacks.float32 import in_float32
 from awnet.attacks.frozen import frozen_for_attack
-from awnet.attacks.inputs import answers_of, check_answers, check_ids, check_labels, check_range, finite
+from awnet.attacks.inputs import check_answers, check_fits, check_ids, check_range, finite
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
 from awnet.attacks.suite import Suite
 from awnet.config import setting
@@ -131,6 +131,7 @@ class Sweep(NamedTuple):
         slot_of: which example is in each slot, -1 for none.
         begun: how many examples have entered.
         left: which examples need nothing more of this member, shape (n,), on the CPU as what follows.
+        fallen: which of those left it with a success, on which the verdict is still to come.
         x_adv: what became of those.
         passes, backwards, confirmations: of each member, shape (n, members): evaluations of the model spent on each
             example, how many of them asked for gradients, and float32 confirmations beside them.
@@ -146,6 +147,7 @@ class Sweep(NamedTuple):
     slot_of: Tensor
     begun: Tensor
     left: Hits
+    fallen: Hits
     x_adv: Images
     passes: Tensor
     backwards: Tensor
@@ -207,6 +209,7 @@ class Engine:
             slot_of=nobody,
             begun=torch.tensor(0),
             left=no,
+            fallen=no.clone(),
             x_adv=torch.zeros(n, *slots.x.shape[1:]),
             passes=nothing[:, None].repeat(1, len(searches)),
             backwards=nothing[:, None].repeat(1, len(searches)),
@@ -255,9 +258,10 @@ class Engine:
         if len(examples) == 0:
             return self.predict(model, examples, members=len(searches), warn=warn)
         with in_float32(model), frozen_for_attack(model), torch.no_grad():
-            if sweep is None:
-                self._look(model, examples)
-                sweep = self.begin(attack, model, examples, seed=seed)
+            suited = self.suited(model, examples, warn)
+            if suited is not self:
+                return suited.run(attack, model, examples, seed=seed, sweep=sweep, watch=watch, warn=warn)
+            sweep = sweep or self.begin(attack, model, examples, seed=seed)
             network = self._network(model, examples, warn)
             if is_suite and not sweep.member and not sweep.begun:
                 self._copy(examples, sweep.x_adv)
@@ -267,7 +271,9 @@ class Engine:
                 if place > sweep.member:
                     slots, nobody = self._empty(searches[place], model, examples)
                     sweep = sweep._replace(member=torch.tensor(place), slots=slots, slot_of=nobody)
-                    sweep = sweep._replace(begun=torch.tensor(0), left=~sweep.correct)
+                    sweep = sweep._replace(
+                        begun=torch.tensor(0), left=~sweep.correct, fallen=torch.zeros_like(sweep.left)
+                    )
                 sweep = self._searched(searches[place], network, examples, sweep, watch)
                 sweep = self._judged(searches[place], model, examples, sweep, warn)
         if count := int(sweep.lost.sum()):
@@ -289,9 +295,43 @@ class Engine:
             spent=spent,
         )
 
+    def suited(self, model: nn.Module, examples: Examples, warn: Warn = warn) -> Engine:
+        """This engine, or one with the usual layout for a network that cannot read channels last, as `.view` cannot.
+
+        The model is asked about a few of the examples, the first ones.
+
+        Raises:
+            Mistake: they leave [0, 1], or model, images and labels do not fit together (`check_fits`).
+        """
+        if not len(examples):
+            return self
+        x, _ = examples.batch(torch.arange(min(self.batch_size, SMALLEST)).clamp(max=len(examples) - 1))
+        check_range(x)
+        with in_float32(model):
+            try:
+                check_fits(model, self._laid_out(x), examples.labels)
+            except torch.OutOfMemoryError:
+                return self  # the search will say so
+            except Mistake as mistake:
+                if not (self.channels_last and isinstance(mistake.__cause__, RuntimeError)):
+                    raise
+            else:
+                return self
+            usual = replace(self, channels_last=False)
+            check_fits(model, usual._laid_out(x), examples.labels)
+        warn(
+            "the network cannot read images with channels last in memory (does it use .view?): they have the usual layout"
+        )
+        return usual
+
     @contextmanager
     def asking(self, attack: Attack | Suite, model: nn.Module, examples: Examples) -> Iterator[Callable[[], None]]:
         """While it lasts, a function that evaluates a full batch of starts as a search does, to be timed."""
+        suited = self.suited(model, examples, lambda sentence: None)
+        if suited is not self:
+            with suited.asking(attack, model, examples) as ask:
+                yield ask
+            return
         search = _searches(attack, 0)[0]
         with in_float32(model), frozen_for_attack(model), torch.no_grad():
             network, nobody = self._network(model, examples, warn), torch.full((self.batch_size,), -1)
@@ -302,22 +342,6 @@ class Engine:
                     evaluate(network.searched(query), query, self._laid_out)
 
             yield ask
-
-    def _look(self, model: nn.Module, examples: Examples) -> None:
-        """Ask the model about the first images, in a batch like all others.
-
-        Raises:
-            Mistake: they leave [0, 1], the labels are none of its classes, or it does not answer with logits.
-        """
-        size = self.batch_size
-        while size:
-            x, _ = examples.batch(torch.arange(size).clamp(max=len(examples) - 1))
-            check_range(x)
-            try:
-                check_labels(examples.labels, answers_of(model, self._laid_out(x)).shape[1])
-                return
-            except torch.OutOfMemoryError:
-                size //= 2  # the search will say so
 
     def _searched(
         self,
@@ -330,7 +354,7 @@ class Engine:
         """The sweep when everybody has left the search."""
         attack, member, device = search.attack, int(sweep.member), device_of(network.model)
         slots, slot_of, begun = sweep.slots, sweep.slot_of.clone(), int(sweep.begun)
-        left, x_adv, lost = sweep.left, sweep.x_adv, sweep.lost
+        left, fallen, x_adv, lost = sweep.left, sweep.fallen, sweep.x_adv, sweep.lost
         # views: written to in place
         passes, backwards, confirmations = (t[:, member] for t in (sweep.passes, sweep.backwards, sweep.confirmations))
         # in a suite who has not been broken; by itself everybody
@@ -362,6 +386,7 @@ class Engine:
                 x_adv[slot_of[leaving]] = slots.x_adv[leaving.to(device)].cpu()
                 lost[slot_of[leaving]] |= slots.lost[leaving.to(device)].cpu()
                 left[slot_of[leaving]] = True
+                fallen[of[turn.hit]] = True
                 slot_of[leaving] = -1
             sweep = sweep._replace(slots=slots, slot_of=slot_of.clone(), begun=torch.tensor(begun))
             watch(sweep)
@@ -437,9 +462,10 @@ class Engine:
         confirmed = torch.zeros_like(rows)
         if attack.stop_on_success and network.differs(exact):
             part, confirmed = self._confirmed(attack, network, part, place)
-        finished, asked = part.finished.cpu()[place], asked.cpu()[place]
+        hit = part.finished & ~attack.done(part.state)
+        finished, hit, asked = (t.cpu()[place] for t in (part.finished, hit, asked))
         slots = part if whole else put(rows.to(device), take(place.to(device), part), slots)
-        return Turn(slots, asked, confirmed, finished)
+        return Turn(slots, asked, confirmed, finished, hit)
 
     def _judged(self, search: Search | None, model: nn.Module, examples: Examples, sweep: Sweep, warn: Warn) -> Sweep:
         """The sweep with the verdict on who met this search, or without one on the images as they are."""
@@ -488,8 +514,13 @@ class Engine:
         """
         everybody = torch.arange(len(examples))
         x, _ = examples.batch(everybody)
-        with in_float32(model), frozen_for_attack(model), torch.no_grad():
-            prediction, p_clean, correct, _ = self._verdict(None, model, examples, x, everybody, warn)
+        try:
+            with in_float32(model), frozen_for_attack(model), torch.no_grad():
+                prediction, p_clean, correct, _ = self._verdict(None, model, examples, x, everybody, warn)
+        except RuntimeError as error:  # in the first batch, where a network cannot read channels last
+            if not self.channels_last or isinstance(error, torch.OutOfMemoryError):
+                raise
+            return replace(self, channels_last=False).predict(model, examples, members=members, warn=warn)
         ones, spent = torch.ones_like(everybody), torch.zeros(len(examples), members, 2, dtype=torch.int64)
         return Outcome(x, prediction, correct, p_clean, ones, 0 * ones, -ones, spent)
 
@@ -633,12 +664,13 @@ class Manner(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What a turn did: all slots, and of each of those whose turn it was the evaluations, confirmations, and the end."""
+    """What a turn did: all slots, and of those whose turn it was the evaluations, confirmations, the end, and a success."""
 
     slots: Slots
     asked: Tensor
     confirmed: Tensor
     finished: Hits
+    hit: Hits
 
 
 class Shapes:

@@ -25,7 +25,7 @@ from awnet.attacks.auto_attack import auto_attack as auto_attack_suite
 from awnet.attacks.engine import Engine, TensorExamples
 from awnet.attacks.fab import FAB
 from awnet.attacks.fgsm import fgsm as fgsm_of
-from awnet.attacks.inputs import checked, threat_model
+from awnet.attacks.inputs import check_module, checked, threat_model
 from awnet.attacks.pgd import PGD
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
@@ -56,7 +56,8 @@ def run(
     Raises:
         Mistake: where the images, labels or model are not what is expected.
     """
-    batch: tuple[Images, Labels] = checked(model, x, y)
+    check_module(model)
+    batch: tuple[Images, Labels] = checked(x, y)
     if len(x) == 0:
         return batch[0].clone()
     engine = Engine(batch_size=min(len(x), LARGEST_BATCH) if batch_size is None else batch_size)

@@ -35,14 +35,11 @@ class Batch(NamedTuple):
     y: Labels
 
 
-def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
+def checked(x: Tensor, y: Tensor) -> Batch:
     """The batch as the engine takes it. What leaves [0, 1] by rounding is put back.
 
-    The model is asked once, about at most two images, how many classes it has.
-
     Raises:
-        Mistake: where types, shapes, ranges or labels do not fit, or the model answers otherwise than with numbers for two or
-            more classes.
+        Mistake: where types, shapes or ranges do not fit.
     """
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         got = f"{type(x).__name__} and {type(y).__name__}"
@@ -54,14 +51,24 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> Batch:
     if y.shape != x.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:
         raise Mistake(f"expected {len(x)} labels as whole numbers, got shape {tuple(y.shape)} in {_type(y)}")
     x, y = x.detach(), y.detach().long()
-    if len(x) == 0:
-        check_module(model)
-        return Batch(x, y)
-    check_range(x)
-    logits = answers_of(model, x[:2].clamp(0, 1))
-    check_answers(finite(logits))
-    check_labels(y, logits.shape[1])
+    if len(x):
+        check_range(x)
     return Batch(x.clamp(0, 1), y)
+
+
+def check_fits(model: nn.Module, x: Images, y: Tensor) -> None:
+    """Refuse a model that does not answer these images with logits, or labels, of these or more, that it has no class for.
+
+    Raises:
+        Mistake: as said; or it is no module, or answers all of these images with NaN or infinity.
+    """
+    check_module(model)
+    if not len(x):
+        return
+    logits = answers_of(model, x)
+    if not finite(logits).any():
+        check_answers(finite(logits))
+    check_labels(y, logits.shape[1])
 
 
 def check_module(model: object) -> None:
@@ -81,10 +88,9 @@ def answers_of(model: nn.Module, x: Images) -> Logits:
     """What a model says of some images, on whatever device it is: logits of shape (b, classes).
 
     Raises:
-        Mistake: it is no module, cannot be asked about such images, does not answer one row of logits for each, or knows
+        Mistake: it cannot be asked about such images, does not answer one row of logits for each, or knows
             fewer than two classes, of which none could be mistaken for another.
     """
-    check_module(model)
     try:
         with torch.no_grad(), frozen_for_attack(model):
             logits = model(x.to(device_of(model, x.device)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from awnet.attacks.attack import Attack, perturb, select, succeeds
 from awnet.attacks.frozen import frozen_for_attack
-from awnet.attacks.inputs import check_ids, checked
+from awnet.attacks.inputs import check_fits, check_ids, checked
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.models.model import device_of
@@ -73,8 +73,9 @@ class Suite:
         Raises:
             Mistake: where images, labels, ids or the model are not what is expected.
         """
-        batch, ids = checked(model, x, y), torch.arange(len(x)) if ids is None else ids
+        batch, ids = checked(x, y), torch.arange(len(x)) if ids is None else ids
         check_ids(ids, len(x))
+        check_fits(model, *batch)
         home, device = x.device, device_of(model, x.device)
         x, y, ids = batch.x.to(device), batch.y.to(device), ids.to(device)
         x_adv = x.clone()

@@ -6,6 +6,7 @@ Each command reads what the one before it wrote. A user's mistake gets one sente
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -70,26 +71,33 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: run one command and exit with 0, 2 for a user's mistake, or 130 after Ctrl-C."""
+    """Entry point: run one command and exit with 0, 2 for a user's mistake, 130 after Ctrl-C, or 141 where nobody reads on."""
     argv = [number(a) for a in (sys.argv[1:] if argv is None else argv)]
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP)
-        return
-    if argv[0] in ("-V", "--version"):
-        import awnet
-
-        print(f"awnet {awnet.__version__}")
-        return
     try:
-        if argv[0] not in COMMANDS:
-            raise unknown("command", argv[0], COMMANDS)
-        COMMANDS[argv[0]](argv[1:])
+        _run(argv)
+        sys.stdout.flush()
     except Mistake as mistake:
         _say(str(mistake))
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         _say(str(interrupt) or "stopped; what was saved before is kept; run the same command again")
         sys.exit(130)
+    except BrokenPipeError:  # whoever read along, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        sys.exit(141)
+
+
+def _run(argv: Sequence[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP)
+    elif argv[0] in ("-V", "--version"):
+        import awnet
+
+        print(f"awnet {awnet.__version__}")
+    elif argv[0] not in COMMANDS:
+        raise unknown("command", argv[0], COMMANDS)
+    else:
+        COMMANDS[argv[0]](argv[1:])
 
 
 def _say(sentence: str) -> None:

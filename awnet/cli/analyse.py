@@ -16,6 +16,7 @@ from awnet.cli.arguments import parse
 from awnet.cli.checkpoints import images_for, load_checkpoint
 from awnet.cli.evaluate import label_of
 from awnet.cli.modules import is_module, load_module
+from awnet.cli.waiting import waiting
 from awnet.errors import Mistake
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ def analyse(argv: Sequence[str]) -> None:
         )
     dynamics: dict[str, Dynamic] = {}
     more: dict[str, dict[str, Any]] = {}
-    with Console(stderr=True).status("") as status:
+    with waiting() as say:
         for name, (model, about) in loaded.items():
-            status.update(name)
+            say(name)
             more[name] = {"class": type(model).__name__}
             if about is not None and options.limit:
                 found, one = _on_images(model, about, options)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from dataclasses import fields
 from itertools import groupby
 from typing import Any
 
@@ -15,7 +17,15 @@ from awnet.errors import Mistake
 
 
 def parse(options: Any, argv: Sequence[str], program: str) -> Any:
-    """The options that were typed; what the parser has to say against them becomes a Mistake."""
+    """The options that were typed; what the parser has to say against them becomes a Mistake.
+
+    A list that is given twice is one too, as the parser would keep the last and forget the first.
+    """
+    names = Counter(a.split("=")[0].replace("_", "-") for a in argv if a.startswith("--"))
+    for field in fields(options):
+        name = f"--{field.name.replace('_', '-')}"
+        if names[name] > 1 and str(field.type).startswith("tuple["):
+            raise Mistake(f"{name} is given twice; give it once, with all of its values after it")
     said = io.StringIO()
     try:
         with redirect_stderr(said):

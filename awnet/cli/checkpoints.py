@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,33 @@ def images_for(about: dict[str, Any], options: Evaluate | Calibrate | Detect | A
             f"the model takes images of shape {tuple(about['shape'])}, {dataset.name} has {tuple(dataset.shape)}"
         )
     return dataset
+
+
+def named(dataset: Dataset, file: Path) -> Dataset:
+    """The images whose places in the set a file names.
+
+    Raises:
+        Mistake: the file cannot be read, holds anything but whole numbers, names a place twice or none of the set's.
+    """
+    import torch
+
+    try:
+        text = file.read_text()
+        places = json.loads(text) if text.lstrip().startswith("[") else [int(line) for line in text.split()]
+        indices = torch.tensor(places, dtype=torch.int64)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+        raise Mistake(
+            f"expected {file} to hold places of images, whole numbers one a line or a JSON list: {said}"
+        ) from None
+    if indices.ndim != 1 or not len(indices) or len(indices.unique()) < len(indices):
+        raise Mistake(f"expected {file} to name one or more images, each once, got {indices.numel()}")
+    if int(indices.min()) < 0 or int(indices.max()) >= len(dataset):
+        raise Mistake(
+            f"{file} names images {int(indices.min())} to {int(indices.max())}; {dataset.name} {dataset.split} has 0 to "
+            f"{len(dataset) - 1}"
+        )
+    return dataset.subset(indices)
 
 
 def turned(model: Any, options: Evaluate | Export) -> tuple[Any, dict[str, Any] | None]:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from awnet.cli.arguments import parse
 from awnet.cli.checkpoints import beside, images_for, load_checkpoint
+from awnet.cli.waiting import waiting
 from awnet.errors import Mistake
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def detect(argv: Sequence[str]) -> None:
     out = options.out or beside(options.checkpoint) / "detection"
     if (out / "detection.json").exists():
         raise Mistake(f"{out} holds a record already; choose another --out")
-    with Console(stderr=True).status("") as status:
+    with waiting() as say:
         found = detection(
             model,
             dataset,
@@ -91,7 +92,7 @@ def detect(argv: Sequence[str]) -> None:
             seed=options.seed,
             limit=options.limit,
             rates=RATES,
-            watch=status.update,
+            watch=say,
         )
     about = {"model": str(options.checkpoint), "data": dataset.name, "split": dataset.split, "seed": options.seed}
     found.save(out, about)
@@ -126,7 +127,7 @@ def side_by_side(options: Detect, model: nn.Module, about: dict[str, Any], threa
     )
     engine = Engine(batch_size=options.batch_size)
     said = {"model": str(options.checkpoint), "data": judged.name, "split": judged.split, "seed": options.seed}
-    with Console(stderr=True).status("") as status:
+    with waiting() as say:
         found = compare(
             model,
             chosen,
@@ -137,7 +138,7 @@ def side_by_side(options: Detect, model: nn.Module, about: dict[str, Any], threa
             fit_attack=options.fit_attack,
             engine=engine,
             seed=options.seed,
-            watch=status.update,
+            watch=say,
         )
         fit_attack = options.fit_attack or options.attacks[-1]
         learned = known_of(model, attacks[fit_attack], train=train, validation=known, engine=engine, seed=options.seed)
@@ -149,7 +150,7 @@ def side_by_side(options: Detect, model: nn.Module, about: dict[str, Any], threa
                 threat=threat,
                 engine=engine,
                 seed=options.seed,
-                watch=lambda what, name=name: status.update(f"{name}: {what}"),
+                watch=lambda what, name=name: say(f"{name}: {what}"),
             )
             for name, config in chosen.items()
         }

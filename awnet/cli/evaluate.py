@@ -13,8 +13,9 @@ import tyro
 from rich.console import Console
 
 from awnet.cli.arguments import parse
-from awnet.cli.checkpoints import TOLD, beside, check_told, images_for, load_checkpoint, turned
+from awnet.cli.checkpoints import TOLD, beside, check_told, images_for, load_checkpoint, named, turned
 from awnet.cli.modules import is_module, load_module
+from awnet.cli.waiting import waiting
 from awnet.errors import Mistake
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class Evaluate:
     """The norm of the threat model; that of its training by default."""
     limit: int | None = None
     """A seeded subset of so many images."""
+    indices: Path | None = None
+    """A subset by a file of places in the split, counted from 0, one a line or as a JSON list: such as the images that others
+    have reported on."""
     split: Literal["test", "validation", "train"] = "test"
     """Which images."""
     data: str | None = None
@@ -122,27 +126,27 @@ def _evaluate(options: Evaluate, share: Share) -> None:
 
     subject = _own(options) if is_module(options.checkpoint) else _ours(options)
     _check_together(options)
+    if options.indices:
+        subject = subject._replace(dataset=named(subject.dataset, options.indices))
     attacks = _attacks(options, subject)
     if options.rigour_images < 1:
         raise Mistake(f"the checks look at 1 or more images, got --rigour-images {options.rigour_images}")
     if options.budget and share.world > 1:
         raise Mistake("--budget is for one process; leave torchrun out")
-    console = Console(stderr=True, quiet=not share.leads)
     images = subject.dataset if options.limit is None else subject.dataset.sample(options.limit, seed=options.seed)
-    count = len(range(share.rank, len(images), share.world))
     cleared = Cleared(subject.model)
     if not subject.ours:
-        with console.status("a look at the model"):
+        with waiting("a look at the model", quiet=not share.leads):
             cleared = clear(subject.model, images, attacks, trust_range=options.trust_range)
     unattacked = () if attacks else ("no attack is run: the worst case is the clean accuracy",)
     for sentence in (*unattacked, *cleared.remarks) if share.leads else ():
         print(f"note: {sentence}", file=sys.stderr)
     attacked = subject._replace(model=cleared.model, dataset=images)
     if options.budget:
-        _within(options.budget, attacked, attacks, options, console)
+        _within(options.budget, attacked, attacks, options)
         return
     out = options.out or subject.out
-    with console.status("clean images") as status:
+    with waiting("clean images", quiet=not share.leads) as say:
         record = attack_all(
             subject.model,
             subject.dataset,
@@ -151,12 +155,13 @@ def _evaluate(options: Evaluate, share: Share) -> None:
             engine=lambda model, images: _fitting(options, out, model, images, attacks),
             seed=options.seed,
             limit=options.limit,
+            part=f"named in {options.indices}" if options.indices else "",
             label=options.label or subject.label,
             front=subject.front,
             about=subject.about,
             samples=options.keep_images,
             keep_adversarials=options.adversarials,
-            progress=lambda attack, n: status.update(f"{attack}: {n} of {count} images"),
+            progress=say,
             out=out,
             resume=options.resume,
             cleared=cleared,
@@ -165,7 +170,7 @@ def _evaluate(options: Evaluate, share: Share) -> None:
             return
         if options.rigour:
             engine = from_json(record.run["engine"])
-            record = _checked(record, attacked, engine, options, out, status.update)
+            record = _checked(record, attacked, engine, options, out, say)
     Console().print(rich_table([record]))
     if record.rigour:
         from awnet.report.rigour import rich_rigour
@@ -197,10 +202,17 @@ def _attacks(options: Evaluate, subject: Subject) -> dict[str, Attack | Suite]:
     attacks = {name: ATTACKS[name](threat) for name in options.attacks}
     if options.protocol:
         attacks = attacks_of(options.protocol, threat)
-    for surrogate in options.surrogates:
-        read_about(surrogate)  # that it is there, before hours of other attacks
+    names = [surrogate.name for surrogate in options.surrogates]
+    for surrogate in options.surrogates:  # that each is there and fits, before hours of other attacks
+        shape = tuple(read_about(surrogate)["shape"])
+        if shape != tuple(subject.dataset.shape):
+            raise Mistake(
+                f"the surrogate {surrogate} takes images of shape {shape}, {subject.dataset.name} has "
+                f"{tuple(subject.dataset.shape)}"
+            )
+        source = surrogate.name if names.count(surrogate.name) == 1 else surrogate  # RUN/best of one run and another
         found = transferred(threat, str(surrogate))
-        attacks |= {f"{name} from {surrogate.name}": attack for name, attack in found.items()}
+        attacks |= {f"{name} from {source}": attack for name, attack in found.items()}
     if options.budget:
         attacks = ladder(threat) | ({"adaptive": adaptive_suite(threat)} if isinstance(subject.model, Deciding) else {})
     return attacks
@@ -227,13 +239,11 @@ def _fitting(
     return replace(engine, batch_size=size)
 
 
-def _within(
-    budget: str, subject: Subject, attacks: Mapping[str, Attack | Suite], options: Evaluate, console: Console
-) -> None:
+def _within(budget: str, subject: Subject, attacks: Mapping[str, Attack | Suite], options: Evaluate) -> None:
     """Print the bound on the robust accuracy that so much time finds."""
     from awnet.evaluation.anytime import IMAGES, anytime, seconds_of
 
-    with console.status("clean images") as status:
+    with waiting("clean images") as say:
         found = anytime(
             subject.model,
             subject.dataset,
@@ -243,7 +253,7 @@ def _within(
             engine=_engine(options),
             images=options.limit or IMAGES,
             seed=options.seed,
-            watch=lambda point: status.update(f"{point.attack or 'clean images'}: at most {point.accuracy}"),
+            watch=lambda point: say(f"{point.attack or 'clean images'}: at most {point.accuracy}"),
         )
     last = found.curve[-1].attack or "none"
     print(f"robust accuracy at most {found.bound} of {found.bound.n} images after {budget}; the last attack: {last}")
@@ -296,7 +306,7 @@ def _ours(options: Evaluate) -> Subject:
             **{name: about[name] for name in ("architecture", *TOLD)},
             **{name: about.get(name) for name in ("init", "weights", "detector")},
         },
-        out=beside(options.checkpoint) / "records" / slug(f"{threat} {knob or ''} {options.split}"),
+        out=beside(options.checkpoint) / "records" / slug(f"{threat} {knob or ''} {_images_of(options)}"),
         ours=True,
     )
 
@@ -323,9 +333,15 @@ def _own(options: Evaluate) -> Subject:
         label=name,
         front="",
         about={"spec": name},
-        out=Path("records") / slug(f"{name} {dataset.name} {threat} {options.split}"),
+        out=Path("records") / slug(f"{name} {dataset.name} {threat} {_images_of(options)}"),
         ours=False,
     )
+
+
+def _images_of(options: Evaluate) -> str:
+    """Which images, in words: a subset has a folder of its own beside that of the whole."""
+    split = options.split if options.indices is None else f"{options.split} {options.indices.stem}"
+    return split if options.limit is None else f"{split} {options.limit} of seed {options.seed}"
 
 
 def _norm(name: str) -> Callable[[float], ThreatModel]:

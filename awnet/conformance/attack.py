@@ -8,21 +8,31 @@ those that it does not find.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from awnet.attacks.inputs import threat_model
 from awnet.conformance.finding import Finding, looked_at
+from awnet.conformance.generators import generator_states, seeded
+from awnet.conformance.known import (
+    SHAPE,
+    Batch,
+    Flat,
+    Quarters,
+    Tie,
+    Valley,
+    across,
+    among_neighbours,
+    leads,
+    noise_images,
+)
 from awnet.conformance.planted import BALL, GATES, Planted, planted_sample
 from awnet.conformance.traces import traces
-from awnet.noise import Noise
-from awnet.threat_model import L1, L2, Linf, ThreatModel
 
 Function = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
-SHAPE = (3, 8, 8)
 CLASSES = 5
-BUDGETS = {Linf: (8 / 255, 0.1), L2: (0.5, 2.0), L1: (3.0, 12.0)}
+BUDGETS = {"Linf": (8 / 255, 0.1), "L2": (0.5, 2.0), "L1": (3.0, 12.0)}
 
 
 class Small(nn.Module):
@@ -42,63 +52,29 @@ class Small(nn.Module):
         return self.head(nn.functional.avg_pool2d(self.stem(x), 2).flatten(1))
 
 
-class Tie(nn.Module):
-    """Two classes whose logits rise in steps: between label and other class lies a region where they are exactly equal.
-
-    There the label, the first of the two, is what is predicted: a tie is no success.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        rise = 4 * ((x - 0.5).flatten(1).mean(1) / 0.1)
-        steps = rise + ((2 * rise).round() / 2 - rise).detach() - 1.0
-        return torch.stack([torch.zeros_like(steps), steps], dim=1)
-
-
-class Plane(nn.Module):
-    """Two classes and a plane between them, from which the distance in every norm is known."""
-
-    def __init__(self, threat: ThreatModel) -> None:
-        super().__init__()
-        self.w = nn.Parameter(2 * Noise(5, torch.tensor([0])).uniform(0, SHAPE)[0] - 1)
-        dual = {Linf: 1.0, L2: 2.0, L1: float("inf")}[type(threat)]
-        reach = threat.eps * float(self.w.detach().flatten().norm(p=dual))
-        self.w.data /= reach  # so that the ball around an image moves its margin by at most 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        margin = ((x - 0.5) * self.w).flatten(1).sum(1)
-        return torch.stack([-margin / 2, margin / 2], dim=1)
-
-
-class Batch(NamedTuple):
-    """Images and labels."""
-
-    x: Tensor
-    y: Tensor
-
-
 def check_attack(attack: Function, *, norm: str = "Linf", routing: bool = False) -> list[Finding]:
     """Look at an attack from all sides; some seconds for a fast one.
 
     Args:
         attack: from a model (a module in eval mode), images in [0, 1] of shape (b, 3, 8, 8), labels and eps to images. If it
-            draws random numbers, they come from torch's global generator, or from a seed of its own.
-        norm: of the ball.
+            draws random numbers, they come from a global generator (of torch, NumPy or Python), which it leaves unseeded, or
+            from a generator of its own.
+        norm: of the ball: "Linf", "L2" or "L1".
         routing: whether it is to know of models that decide (`awnet.models.model.Deciding`), and so to find what is there
             behind a router that is detached, hard or saturated.
 
     Returns:
         What was found. Nothing is raised, whatever the attack raises: see `assert_conforms`.
+
+    Raises:
+        Mistake: there is no such norm.
     """
-    ball = {"Linf": Linf, "L2": L2, "L1": L1}[norm]
-    small, large = (ball(eps) for eps in BUDGETS[ball])
+    none = threat_model(norm, 0.0)
+    small, large = (threat_model(norm, eps) for eps in BUDGETS[norm])
 
     def run(model: nn.Module, batch: Batch, eps: float, seed: int = 0) -> Tensor:
-        state = torch.get_rng_state()
-        torch.manual_seed(seed)
-        try:
+        with seeded(seed):
             return attack(model, batch.x.clone(), batch.y.clone(), eps).detach()
-        finally:
-            torch.set_rng_state(state)
 
     def returns_images() -> str:
         batch, found = _batch(), run(Small(), _batch(), small.eps)
@@ -110,10 +86,10 @@ def check_attack(attack: Function, *, norm: str = "Linf", routing: bool = False)
 
     def stays_inside() -> str:
         batch = _batch()
-        for threat in (small, large, ball(0.0)):
+        for threat in (small, large, none):
             found = run(Small(), batch, threat.eps)
             distance = threat.distance(batch.x.double(), found.double()).max()
-            if distance > threat.eps + threat.rounding(batch.x[0].numel()):
+            if not distance <= threat.eps + threat.rounding(batch.x[0].numel()):  # nor is NaN inside
                 return f"leaves the ball: {distance:.6g} away in {norm} where eps is {threat.eps:.6g}"
             if found.min() < 0 or found.max() > 1:
                 return f"leaves [0, 1]: pixels from {found.min():.6g} to {found.max():.6g}"
@@ -131,7 +107,8 @@ def check_attack(attack: Function, *, norm: str = "Linf", routing: bool = False)
     def leaves_the_images() -> str:
         batch, eps = _batch(), small.eps
         x, y = batch.x.clone(), batch.y.clone()
-        found = attack(Small(), x, y, eps)
+        with seeded(0):
+            found = attack(Small(), x, y, eps)
         if not torch.equal(x, batch.x) or not torch.equal(y, batch.y):
             return "changes the images or labels that it was given in place"
         if x.requires_grad or x.grad is not None:
@@ -142,31 +119,84 @@ def check_attack(attack: Function, *, norm: str = "Linf", routing: bool = False)
         model, batch = Small(), _batch()
         return "" if torch.equal(run(model, batch, small.eps), run(model, batch, small.eps)) else "two runs differ"
 
+    def seeds_nothing() -> str:
+        ends = []
+        for seed in (1, 2):
+            with seeded(seed):
+                attack(Small(), *_batch(), small.eps)
+                ends.append(generator_states())
+        fixed = [name for name in ends[0] if ends[0][name] == ends[1][name]]
+        return (
+            f"leaves the global generator of {' and of '.join(fixed)} in one state, whatever it was before: expected that it "
+            "seeds nothing that others draw from; draw from a generator of your own, torch.Generator().manual_seed(seed)"
+            if fixed
+            else ""
+        )
+
     def neighbours() -> str:
         model, batch = Small(), _batch()
         others = batch.x.clone()
         others[4:] = 1 - others[4:]
         alone, among = run(model, batch, small.eps), run(model, Batch(others, batch.y), small.eps)
         far = ((alone - among)[:4].abs() > 1e-4).float().mean()
-        return f"{far:.0%} of the pixels change with the other images of the batch" if far > 0.01 else ""
+        if far > 0.01:
+            return f"{far:.0%} of the pixels change with the other images of the batch"
+        valley = Valley(small)
+        one, other = (run(valley, batch, small.eps) for batch in among_neighbours())
+        changed = int(((one - other)[:8].abs().flatten(1).amax(1) > 1e-3).sum())
+        return (
+            f"{changed} of 8 images end elsewhere where the loss of the others in the batch changes, expected the same images: "
+            "keep the best restart of each image by its own loss, not that of the whole batch"
+            if changed
+            else ""
+        )
 
     def any_size() -> str:
-        for x in (_images(1), _images(3)):
+        for x in (noise_images(1), noise_images(3)):
             labels = torch.zeros(len(x), dtype=torch.int64)
             if run(Small(), Batch(x, labels), small.eps).shape != x.shape:
                 return f"returns another shape for {len(x)} images"
         return ""
 
     def finds_what_is_there() -> str:
-        model, batch, there = _across(large)
+        model, batch, there = across(large)
         found = _predicted(model, run(model, batch, large.eps)) != batch.y
         missed = int((there & ~found).sum())
         return f"misses {missed} of {int(there.sum())} adversarial images of a linear model" if missed else ""
 
+    def labels_given() -> str:
+        model = Quarters(small)
+        x, y, right, robust = leads(model)
+        left = _predicted(model, run(model, Batch(x, y), small.eps)) == y
+        missed, restored = left & right & ~robust, left & ~right
+        if missed.any():
+            return (
+                f"misses {int(missed.sum())} of {int((right & ~robust).sum())} adversarial images of a linear model of four "
+                f"classes, all of labels {y[missed].unique().tolist()} of 0 to 3: expected all of them; raise the loss of each "
+                "image's own label"
+            )
+        return (
+            f"makes {int(restored.sum())} of {int((~right).sum())} misclassified images right again, expected none: attack the "
+            "label that is given, not the model's prediction"
+            if restored.any()
+            else ""
+        )
+
+    def no_slope() -> str:
+        batch = Batch(noise_images(6), torch.arange(6) % 3)
+        found = run(Flat(), batch, small.eps)
+        without = int((~found.isfinite().flatten(1).all(1)).sum())
+        return (
+            f"returns NaN or infinity for {without} of 6 images at which the gradient is 0, expected images: keep the length "
+            "that it divides the gradient by above 0, as by clamp(min=1e-12)"
+            if without
+            else ""
+        )
+
     def ties() -> str:
         if norm != "Linf":
             return ""
-        x = torch.full((4, *SHAPE), 0.5) + 0.01 * _images(4)
+        x = torch.full((4, *SHAPE), 0.5) + 0.01 * noise_images(4)
         batch = Batch(x, torch.zeros(4, dtype=torch.int64))
         missed = int((_predicted(Tie(), run(Tie(), batch, 0.1)) == 0).sum())
         return (
@@ -192,9 +222,12 @@ def check_attack(attack: Function, *, norm: str = "Linf", routing: bool = False)
         ("leaves the model as it was", leaves_the_model, "modes, flags, gradients, statistics and hooks"),
         ("leaves the images as they were", leaves_the_images, "pixels, labels and gradients"),
         ("repeats itself", repeats_itself, "the same seed gives the same images"),
+        ("seeds no global generator", seeds_nothing, "where torch, NumPy and Python draw from is left to others"),
         ("neighbours do not matter", neighbours, "an image meets the same attack among other images"),
         ("takes any number of images", any_size, "one, and three"),
         ("finds what is there", finds_what_is_there, "every adversarial image of a linear model, well inside the ball"),
+        ("attacks the label that it is given", labels_given, "of four classes, and where the model is wrong already"),
+        ("survives a gradient of zero", no_slope, "and returns images where there is no slope"),
     ]  # fmt: skip
     if norm == "Linf":
         checks.append(("does not take a tie for a success", ties, "it goes on where two logits are equal"))
@@ -208,27 +241,8 @@ def _predicted(model: nn.Module, x: Tensor) -> Tensor:
     return model(x).argmax(1)
 
 
-def _images(n: int) -> Tensor:
-    return Noise(3, torch.arange(n)).uniform(0, SHAPE)
-
-
 def _batch() -> Batch:
     """Six images, four of them with black and white pixels."""
-    x = _images(6)
+    x = noise_images(6)
     x[:4] = (2 * x[:4] - 0.5).clamp(0, 1)
     return Batch(x, torch.arange(6) % CLASSES)
-
-
-def _across(threat: ThreatModel) -> tuple[Plane, Batch, Tensor]:
-    """A linear model, images far from the box of label 0, and which of them have an adversarial image in the ball."""
-    model = Plane(threat)
-    margins = -torch.linspace(0.05, 0.8, 16)  # the ball moves it by 1
-    away = 0.5 + 0.02 * (_images(16) - 0.5)
-    with torch.no_grad():
-        w = model.w
-        now = ((away - 0.5) * w).flatten(1).sum(1)
-        x = away + ((margins - now) / w.square().sum())[:, None, None, None] * w
-        room = 1.0 - ((x - 0.5).abs().flatten(1).amax(1) + (threat.eps if isinstance(threat, Linf) else 0.0))
-        assert (room > 0.3).all(), "the box is out of reach"
-        there = model(x)[:, 1] * 2 > -0.81
-    return model, Batch(x, torch.zeros(16, dtype=torch.int64)), there

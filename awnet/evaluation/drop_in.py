@@ -9,10 +9,13 @@ engine's. What is different is told in the class.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +25,24 @@ from awnet.attacks.attack import Attack
 from awnet.attacks.engine import Engine, Sweep, TensorExamples
 from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
+from awnet.attacks.float32 import in_float32
 from awnet.attacks.frozen import frozen_for_attack
-from awnet.attacks.inputs import checked, threat_model
+from awnet.attacks.inputs import checked, finite, threat_model
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
 from awnet.checkpoint import read_state
 from awnet.config import to_json
 from awnet.data.dataset import digest
 from awnet.errors import Mistake, unknown
+from awnet.evaluation.conventions import are_probabilities, better_convention
 from awnet.evaluation.journal import Journal
+from awnet.evaluation.preflight import CHANGE, MOST, RANDOM
 from awnet.folders import whole_folder
 from awnet.losses import DLR, CrossEntropy, Loss, TargetedDLR
 from awnet.models.awnet import AWNet
 from awnet.models.model import device_of, fingerprint, judge
-from awnet.types import Images, Labels
+from awnet.noise import permutation
+from awnet.types import Hits, Images, Labels, Logits
 
 VERSIONS = {
     "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
@@ -49,20 +56,56 @@ FEW = 8  # images on which a model is known again, each asked about so many time
 ROUNDING = 5e-3  # of the largest logit, between two machines; TF32 keeps three digits
 
 
-@dataclass(slots=True)
-class ClimbSettings:
-    """What can be set of APGD: `adversary.apgd.n_restarts = 1`; of the targeted one at `adversary.apgd_targeted`."""
+class _Untouched(str):
+    """A default that nobody has changed, which can be told from the same word where somebody says it."""
+
+    __slots__ = ()
+
+
+CUDA = _Untouched("cuda")
+
+
+@dataclass(slots=True, kw_only=True)
+class Settings:
+    """What every attack has.
+
+    Attributes:
+        perturb: images and labels to adversarial images, by this attack alone; an image that withstands it comes back as it
+            is. Nothing is printed, and the model is not looked at first.
+        seed: of `perturb`, where it is not that of all attacks. As in the reference, an evaluation has its own.
+        verbose: taken, and of no effect.
+    """
+
+    perturb: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
+    seed: int | None = None
+    verbose: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class ClimbSettings(Settings):
+    """What can be set of APGD: `adversary.apgd.n_restarts = 1`; of the targeted one at `adversary.apgd_targeted`.
+
+    Attributes:
+        loss: of `adversary.apgd.perturb`, "ce" or "dlr"; in an evaluation the name of the attack says it, as in the reference.
+        use_largereps: whether runs begin in larger balls: in L1 they do and elsewhere they do not, and None is either.
+    """
 
     n_restarts: int = 5
     n_iter: int = 100
     n_target_classes: int = 9
     eot_iter: int = 1
     rho: float = 0.75
+    loss: str = "ce"
+    use_largereps: bool | None = None
 
 
-@dataclass(slots=True)
-class BoundarySettings:
-    """What can be set of FAB, at `adversary.fab`."""
+@dataclass(slots=True, kw_only=True)
+class BoundarySettings(Settings):
+    """What can be set of FAB, at `adversary.fab`.
+
+    Attributes:
+        targeted: of no effect: in an evaluation the name of the attack says it, and `perturb` is FAB-T either way.
+    """
 
     n_restarts: int = 5
     n_iter: int = 100
@@ -70,15 +113,17 @@ class BoundarySettings:
     alpha_max: float = 0.1
     eta: float = 1.05
     beta: float = 0.9
+    targeted: bool = False
 
 
-@dataclass(slots=True)
-class SquareSettings:
-    """What can be set of Square, at `adversary.square`."""
+@dataclass(slots=True, kw_only=True)
+class SquareSettings(Settings):
+    """What can be set of Square, at `adversary.square`; each of `n_restarts` meets who still stands."""
 
     n_queries: int = 5000
     p_init: float = 0.8
     resc_schedule: bool = False
+    n_restarts: int = 1
 
 
 class AutoAttack:
@@ -88,13 +133,16 @@ class AutoAttack:
 
     - `seed=None` is 0, not the clock, and what an image meets depends on its place in `x_orig`, not on `bs`.
     - The model is evaluated in eval mode, in whatever mode it is, and left as it was. It is used where it is: `device` moves
-      nothing, since images are brought to the model.
+      nothing, since images are brought to the model; where it names another place, a warning says so.
+    - A model that cannot be asked about one image by itself is asked about that image twice.
     - "fab", FAB without targets, is FAB-T from as many starts, after which "fab-t" has nothing left to do and is not run.
     - Linf and L2 "plus" are the reference's; L1 uses the larger radii of its "standard" in every version.
     - `state_path` is a folder. A run that is killed goes on where it was, inside an attack too, to the very same result, and
       all adversarial images are returned, not those of the last process alone. A state of another run is a mistake; the
       model, which may be a function, is known again by its weights, its knob and its logits on the first images.
-    - The reference's warnings about models (randomised, probabilities, dynamic) are part of the rigour report.
+    - Before an evaluation the model is looked at. If it draws random numbers, returns probabilities, or is right more often on
+      pixels in another range, a RuntimeWarning says so, and it is attacked as it is. The reference's other flags, such as
+      for dynamic models, are part of the rigour report.
     - Bad input raises `awnet.Mistake`. A TensorFlow model is not taken.
 
     Args:
@@ -106,7 +154,7 @@ class AutoAttack:
         attacks_to_run: for version "custom": of "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t" and "square".
         version: "standard", "plus", "rand" or "custom".
         is_tf_model: must be False.
-        device: not used.
+        device: where the model should be; None: wherever it is.
         log_path: a file to which the lines are appended.
     """
 
@@ -120,7 +168,7 @@ class AutoAttack:
         attacks_to_run: Sequence[str] = (),
         version: str = "standard",
         is_tf_model: bool = False,
-        device: str | torch.device = "cuda",
+        device: str | torch.device | None = CUDA,
         log_path: str | Path | None = None,
     ) -> None:
         if is_tf_model:
@@ -134,10 +182,11 @@ class AutoAttack:
         self.verbose, self.version, self.is_tf_model, self.device = verbose, version, is_tf_model, device
         self.log_path = log_path
         self.attacks_to_run = list(attacks_to_run)
-        self.apgd = ClimbSettings()
-        self.apgd_targeted = ClimbSettings(n_restarts=1)
-        self.fab = BoundarySettings()
-        self.square = SquareSettings()
+        self.apgd = ClimbSettings(perturb=partial(self._perturb, "apgd"))
+        self.apgd_targeted = ClimbSettings(perturb=partial(self._perturb, "apgd-t"), n_restarts=1, loss="dlr-targeted")
+        self.fab = BoundarySettings(perturb=partial(self._perturb, "fab"))
+        self.square = SquareSettings(perturb=partial(self._perturb, "square"))
+        self._warned: set[str] = set()
         if version != "custom":
             self.set_version(version)
 
@@ -147,13 +196,12 @@ class AutoAttack:
             raise unknown("version of AutoAttack", version, VERSIONS)
         self._log(f"setting parameters for {version} version")
         self.version, self.attacks_to_run = version, list(VERSIONS[version])
-        if version == "standard":
-            self.apgd.n_restarts = 5 if self.norm == "L1" else 1
-            self.apgd_targeted.n_target_classes = 5 if self.norm == "L1" else 9
-            self.fab.n_restarts = 1
-        elif version == "plus":
-            self.apgd.n_restarts = self.fab.n_restarts = 5
-            self.apgd_targeted.n_target_classes = 9
+        if version in ("standard", "plus"):
+            standard_l1 = version == "standard" and self.norm == "L1"
+            self.apgd.n_restarts = 5 if version == "plus" or standard_l1 else 1
+            self.fab.n_restarts = 5 if version == "plus" else 1
+            self.apgd_targeted.n_restarts, self.apgd_targeted.n_target_classes = 1, 5 if standard_l1 else 9
+            self.fab.n_target_classes, self.square.n_queries = 9, 5000
         elif version == "rand":
             self.apgd.n_restarts, self.apgd.eot_iter = 1, 20
 
@@ -189,7 +237,9 @@ class AutoAttack:
             Mistake: where images, labels or model do not fit, or the state is of another run.
         """
         self._log(f"using {self.version} version including {', '.join(self.attacks_to_run)}.")
-        x_adv, y_adv, _ = self._run(x_orig, y_orig, bs, state_path)
+        suite, task = self._suite(self.attacks_to_run), self._task(x_orig, y_orig, bs)
+        self._look(task)
+        x_adv, y_adv, _ = self._run(task, suite, self.get_seed(), state_path, log=self._log)
         return (x_adv, y_adv) if return_labels else x_adv
 
     def run_standard_evaluation_individual(
@@ -201,39 +251,106 @@ class AutoAttack:
             By the names of the attacks what `run_standard_evaluation` returns.
         """
         self._log(f"using {self.version} version including {', '.join(self.attacks_to_run)}")
+        suites = {name: self._suite([name]) for name in self.attacks_to_run}
+        task = self._task(x_orig, y_orig, bs)
+        self._look(task)
         adv: dict[str, Any] = {}
-        verbose, attacks = self.verbose, self.attacks_to_run
-        try:
-            for name in attacks:
-                self.attacks_to_run, self.verbose = [name], False
-                began = time.monotonic()
-                x_adv, y_adv, robust = self._run(x_orig, y_orig, bs, None)
-                adv[name] = (x_adv, y_adv) if return_labels else x_adv
-                self.verbose = verbose
-                took = time.monotonic() - began
-                self._log(f"robust accuracy by {name.upper()} \t {robust:.2%} \t (time attack: {took:.1f} s)")
-        finally:
-            self.verbose, self.attacks_to_run = verbose, attacks
+        for name, suite in suites.items():
+            began = time.monotonic()
+            x_adv, y_adv, robust = self._run(task, suite, self.get_seed())
+            adv[name] = (x_adv, y_adv) if return_labels else x_adv
+            took = time.monotonic() - began
+            self._log(f"robust accuracy by {name.upper()} \t {robust:.2%} \t (time attack: {took:.1f} s)")
         return adv
 
     def clean_accuracy(self, x_orig: Tensor, y_orig: Tensor, bs: int = 250) -> float:
         """The share of images that are classified as labelled."""
-        model = self._module(x_orig)
-        x, y = checked(model, x_orig, y_orig)
-        correct = Engine(batch_size=min(bs, max(len(x), 1))).predict(model, _examples(x, y)).correct
-        found = correct.double().mean().item()
+        task = self._task(x_orig, y_orig, bs)
+        found = task.engine.predict(task.model, task.examples).correct.double().mean().item()
         self._log(f"clean accuracy: {found:.2%}")
         return found
 
+    def _perturb(self, name: str, x: Tensor, y: Tensor) -> Images:
+        """By one attack, whose name is "apgd" where its loss is set."""
+        if name == "apgd":
+            if self.apgd.loss not in ("ce", "dlr"):
+                raise unknown("loss of APGD", str(self.apgd.loss), ("ce", "dlr"))
+            name = f"apgd-{self.apgd.loss}"
+        own = {"apgd-t": self.apgd_targeted, "fab": self.fab, "square": self.square}.get(name, self.apgd)
+        suite, task = self._suite([name]), self._task(x, y, max(len(x), 1))
+        x_adv, _, _ = self._run(task, suite, self.get_seed() if own.seed is None else own.seed)
+        return x_adv
+
+    def _task(self, x_orig: Tensor, y_orig: Tensor, bs: int) -> _Task:
+        """Model and images as the engine takes them.
+
+        Raises:
+            Mistake: where they do not fit.
+        """
+        x, y = checked(x_orig, y_orig)
+        model, engine = self._module(x), Engine(batch_size=min(bs, max(len(x), 1)))
+        if away := self._away(device_of(model, x.device)):
+            self._warn(away)
+        if len(x) and engine.batch_size == 1 and not _answers_to(model, x[[0]]) and _answers_to(model, x[[0, 0]]):
+            model = _Doubling(model)
+        examples = _examples(x, y)
+        return _Task(x_orig, y_orig, model, examples, engine.suited(model, examples))
+
+    def _away(self, there: torch.device) -> str:
+        """What to say where the model is not on the device that was asked for, as it is without CUDA only by request."""
+        if self.device is None or (isinstance(self.device, _Untouched) and not torch.cuda.is_available()):
+            return ""
+        try:
+            asked = torch.device(self.device).type
+        except (RuntimeError, TypeError):
+            raise Mistake(f"expected a device such as 'cpu' or 'cuda', got {self.device!r}") from None
+        if asked == there.type:
+            return ""
+        way = "model.to" if isinstance(self.model, nn.Module) else "images.to"  # a function follows its images
+        return (
+            f"device={str(self.device)!r} moves nothing here: the model is asked on the {there.type}, where it is; call "
+            f"{way}({asked!r}) first, or say device={there.type!r}"
+        )
+
+    def _look(self, task: _Task) -> None:
+        """Warn of what makes an evaluation mean less than it seems to."""
+        model, (x, y, _), size = task.model, task.examples, task.engine.batch_size
+        if len(x) == 0:
+            return
+        answers = _answers(model, x, size)
+        if self.version != "rand" and _drawn(answers) > CHANGE * answers[0].abs().max():
+            self._warn(
+                f"{RANDOM}: attacks on single draws are weak, and accuracies change from run to run; use version='rand'"
+            )
+        if are_probabilities(answers[0]):
+            self._warn(
+                "the model returns probabilities, which the losses take for logits, so that attacks are held up; let it return "
+                "the logits, or the probabilities' logarithm"
+            )
+        some = permutation(0, len(x))[:MOST].sort().values
+
+        def right(images: Images) -> Hits:
+            with _looking(model):
+                logits = _logits(model, images, size)
+            return (logits.argmax(1) == y[some].cpu()) & finite(logits)
+
+        if better := better_convention(right, x[some]):
+            found = better.sentence[:1].lower() + better.sentence[1:].rstrip(".")
+            self._warn(f"{found}; let the model change them, by a first layer, so that eps means pixels")
+
     def _run(
-        self, x_orig: Tensor, y_orig: Tensor, bs: int, state_path: str | Path | None
+        self,
+        task: _Task,
+        suite: Suite,
+        seed: int,
+        state_path: str | Path | None = None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> tuple[Images, Labels, float]:
         """x_adv, y_adv and the robust accuracy."""
-        model, suite, seed = self._module(x_orig), self._suite(), self.get_seed()
-        x, y = checked(model, x_orig, y_orig)
+        x_orig, y_orig, model, examples, engine = task
+        x, y, _ = examples
         if len(x) == 0:
             return x_orig.clone(), y_orig.clone(), float("nan")
-        examples, engine = _examples(x, y), Engine(batch_size=min(bs, len(x)))
         pixels = digest([x.cpu().numpy().tobytes(), y.cpu().numpy().tobytes()])
         of = {
             "model": fingerprint(model),
@@ -244,9 +361,9 @@ class AutoAttack:
             "engine": to_json(engine),
         }
         clean = engine.predict(model, examples)
-        self._log(f"initial accuracy: {clean.correct.double().mean().item():.2%}")
-        journal = self._journal(state_path, of, model, x)
-        began, told = time.monotonic(), _Told(suite.names, clean.correct, max(bs, 1), self._log)
+        log(f"initial accuracy: {clean.correct.double().mean().item():.2%}")
+        journal = self._journal(state_path, of, task)
+        began, told = time.monotonic(), _Told(suite.names, clean.correct, engine.batch_size, log)
 
         def begin(member: int) -> Sweep:
             return engine.begin(suite, model, examples, seed=seed, member=member)
@@ -269,26 +386,24 @@ class AutoAttack:
         y_adv = torch.where(broken, outcome.prediction.to(x_orig.device), y_orig.to(x_orig.device)).to(y_orig)
         robust = outcome.correct.double().mean().item()
         largest = suite.threat.distance(x, x_adv).max()
-        self._log(
+        log(
             f"max {self.norm} perturbation: {largest:.5f}, nan in tensor: {int(x_adv.isnan().sum())}, "
             f"max: {x_adv.max():.5f}, min: {x_adv.min():.5f}"
         )
-        self._log(f"robust accuracy: {robust:.2%}")
+        log(f"robust accuracy: {robust:.2%}")
         return x_adv, y_adv, robust
 
-    def _journal(
-        self, state_path: str | Path | None, of: dict[str, Any], model: nn.Module, x: Images
-    ) -> Journal | None:
+    def _journal(self, state_path: str | Path | None, of: dict[str, Any], task: _Task) -> Journal | None:
         if state_path is None:
             return None
         folder = Path(state_path)
         if folder.is_file():
             raise Mistake(f"{folder} is a file, perhaps a state of the reference's; awnet keeps its state in a folder")
-        answers = _answers(model, x[:FEW])
+        answers = _answers(task.model, task.examples.x, task.engine.batch_size)
         of = {**of, "logits": answers[0].tolist()}
         if (whole_folder(folder) / "training.json").exists():
             known = read_state(folder)["of"]
-            if not _same(known, of, answers, weights=bool(model.state_dict())):
+            if not _same(known, of, answers, weights=bool(task.model.state_dict())):
                 raise Mistake(
                     f"{folder} holds the state of another run (model, images, attacks, seed or batch size differ); choose "
                     "another state_path"
@@ -302,18 +417,30 @@ class AutoAttack:
     def _module(self, x: Tensor) -> nn.Module:
         return self.model if isinstance(self.model, nn.Module) else _Function(self.model, x.device)
 
-    def _suite(self) -> Suite:
-        if not self.attacks_to_run:
+    def _suite(self, attacks: Sequence[str]) -> Suite:
+        if not attacks:
             raise Mistake("there are no attacks to run; name some in attacks_to_run, such as ['apgd-ce', 'square']")
-        twice = {"fab", "fab-t"} <= set(self.attacks_to_run) and self.version != "custom"
-        names = [name for name in self.attacks_to_run if not (twice and name == "fab-t")]
-        return Suite(members=tuple((name, self._attack(name)) for name in names))
+        twice = {"fab", "fab-t"} <= set(attacks) and self.version != "custom"
+        members: list[tuple[str, Attack]] = []
+        for name in attacks:
+            if twice and name == "fab-t":
+                continue
+            attack, runs = self._attack(name), self.square.n_restarts if name == "square" else 1
+            members += [(name if run == 0 else f"{name}-{run + 1}", attack) for run in range(runs)]
+        return Suite(members=tuple(members))
 
     def _attack(self, name: str) -> Attack:
         threat, fab, square = threat_model(self.norm, self.epsilon), self.fab, self.square
         if name in ("apgd-ce", "apgd-dlr", "apgd-t"):
             losses: dict[str, Loss] = {"apgd-ce": CrossEntropy(), "apgd-dlr": DLR(), "apgd-t": TargetedDLR()}
-            own = self.apgd_targeted if name == "apgd-t" else self.apgd
+            own, larger = self.apgd_targeted if name == "apgd-t" else self.apgd, self.norm == "L1"
+            if own.use_largereps not in (None, larger):
+                raise Mistake(
+                    f"expected use_largereps={larger} in {self.norm}, got {own.use_largereps}: APGD begins in larger balls in "
+                    "L1, and here in no other norm; leave it as it is"
+                )
+            if name == "apgd-t" and own.loss != "dlr-targeted":
+                raise Mistake(f"expected the loss 'dlr-targeted' of apgd_targeted, got {own.loss!r}; leave it as it is")
             attack = APGD(
                 threat=threat,
                 loss=losses[name],
@@ -334,8 +461,17 @@ class AutoAttack:
                 beta=fab.beta,
             )
         if name == "square":
+            if square.n_restarts < 1:
+                raise Mistake(f"Square needs n_restarts of at least 1, got {square.n_restarts}")
             return Square(threat=threat, steps=square.n_queries, p=square.p_init, rescale=square.resc_schedule)
         raise unknown("attack of AutoAttack", name, KNOWN)
+
+    def _warn(self, sentence: str) -> None:
+        """Say a sentence once, to Python and in the log."""
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            warnings.warn(sentence, RuntimeWarning, stacklevel=4)  # the line of the script
+            self._log(f"Warning: {sentence}")
 
     def _log(self, line: str) -> None:
         if self.verbose:
@@ -355,6 +491,33 @@ class _Function(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
+
+
+class _Doubling(nn.Module):
+    """A model that raises on a batch of one, or loses its first dimension, and so is asked about that image twice."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(torch.cat([x, x]))[:1] if len(x) == 1 else self.model(x)
+
+
+class _Task(NamedTuple):
+    """What is to be attacked.
+
+    Attributes:
+        x_orig, y_orig: as they were handed over.
+        model, examples: as the engine takes them.
+        engine: with the batch size.
+    """
+
+    x_orig: Tensor
+    y_orig: Tensor
+    model: nn.Module
+    examples: TensorExamples
+    engine: Engine
 
 
 class _Told:
@@ -386,12 +549,42 @@ class _Told:
         self.member, self.done = self.member + 1, 0
 
 
-def _answers(model: nn.Module, x: Images) -> Tensor:
-    """The logits of a few images, asked for again and again, shape (times, images, classes)."""
-    device = device_of(model, x.device)
-    with torch.no_grad(), frozen_for_attack(model):
-        logits = torch.stack([judge(model, x.to(device))[0] for _ in range(FEW)])
-    return logits.float().cpu().nan_to_num(0, 0, 0)
+@contextmanager
+def _looking(model: nn.Module) -> Iterator[None]:
+    """While it lasts, the model is as under attack; torch's random numbers go on afterwards as if nobody had looked."""
+    place = device_of(model)
+    forked = torch.random.fork_rng([place] if place.type == "cuda" else [])
+    with forked, in_float32(model), frozen_for_attack(model), torch.no_grad():
+        yield
+
+
+def _answers_to(model: nn.Module, x: Images) -> bool:
+    """Whether a model has a row of logits for each image of such a batch."""
+    with _looking(model):
+        try:
+            logits = model(x.to(device_of(model, x.device)))
+        except Exception:  # a user's code can raise anything
+            return False
+    return isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(x)
+
+
+def _logits(model: nn.Module, x: Images, size: int) -> Logits:
+    """Those of some images, a few at a time in batches that are filled up with the last one, as the engine's are."""
+    size, device = min(size, FEW), device_of(model, x.device)
+    places = torch.arange(-(-len(x) // size) * size).clamp(max=len(x) - 1)
+    logits = torch.cat([judge(model, x[index].to(device))[0] for index in places.split(size)])
+    return logits[: len(x)].float().cpu()
+
+
+def _answers(model: nn.Module, x: Images, size: int) -> Tensor:
+    """The logits of the first images, asked for again and again, shape (times, images, classes)."""
+    with _looking(model):
+        return torch.stack([_logits(model, x[:FEW], size) for _ in range(FEW)]).nan_to_num(0, 0, 0)
+
+
+def _drawn(answers: Tensor) -> Tensor:
+    """By how much answers differ, as they do where a model draws random numbers."""
+    return (answers - answers[0]).abs().max()
 
 
 def _same(known: dict[str, Any], of: dict[str, Any], answers: Tensor, *, weights: bool) -> bool:
@@ -410,8 +603,7 @@ def _same(known: dict[str, Any], of: dict[str, Any], answers: Tensor, *, weights
     logits, first = torch.tensor(known["logits"]), answers[0]
     if logits.shape != first.shape:
         return False
-    drawn = (answers - first).abs().max()
-    return bool((logits - first).abs().max() <= ROUNDING * first.abs().max() + 2 * drawn)
+    return bool((logits - first).abs().max() <= ROUNDING * first.abs().max() + 2 * _drawn(answers))
 
 
 def _examples(x: Images, y: Labels) -> TensorExamples:

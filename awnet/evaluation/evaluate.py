@@ -26,6 +26,7 @@ from awnet.evaluation.keeping import Keeping
 from awnet.evaluation.likeness import likeness
 from awnet.evaluation.modulation import Omega, signals, summarise
 from awnet.evaluation.preflight import Cleared, preflight
+from awnet.evaluation.progress import Pace, Progress
 from awnet.evaluation.record import Members, Record, Result, Samples
 from awnet.evaluation.shared import Share
 from awnet.interrupt import CtrlC, Interrupt
@@ -43,12 +44,13 @@ def evaluate(
     engine: Engine | Callable[[nn.Module, Dataset], Engine] | None = None,
     seed: int = 0,
     limit: int | None = None,
+    part: str = "",
     label: str = "",
     front: str = "",
     about: Mapping[str, Any] | None = None,
     samples: int = 8,
     keep_adversarials: bool = True,
-    progress: Callable[[str, int], None] = lambda attack, finished: None,
+    progress: Callable[[Progress], None] = lambda progress: None,
     out: Path | None = None,
     resume: bool = False,
     save_seconds: float = 60.0,
@@ -69,12 +71,12 @@ def evaluate(
         engine: how they are run; or what chooses that, of the model as it is attacked and the examples of this process.
         seed: of their random numbers, and of the subset.
         limit: at most so many examples, chosen by the seed and stated in the record.
+        part: how the examples were chosen from their split, where the caller did; the record and its report say it.
         label, front: the record's row and group.
         about: what to say of the model: checkpoint, selection, knob, history.
         samples: how many images to keep with what the strongest attack made of them.
         keep_adversarials: whether `out` also gets, for each example that an attack broke, the image that did it.
-        progress: told the attack, in a suite also which member is at work, and how many examples it has finished, of
-            those of this process.
+        progress: told after each turn of the engine how far the evaluation is.
         out: a folder for the record, saved after each attack, and meanwhile for where the attack is.
         resume: go on from what `out` holds: what was found there of the same network, examples and engine is not run
             again, and the record is the one of the uninterrupted evaluation.
@@ -104,16 +106,17 @@ def evaluate(
     model, remarks = cleared
     for sentence in remarks:
         remark(sentence)
-    part = share.of(dataset)
-    engine = engine if isinstance(engine, Engine) else share.first(partial(engine or _usual, model, part))
+    mine = share.of(dataset)
     heard: list[str] = []  # what went otherwise than it was asked to
 
     def warn(sentence: str) -> None:
         heard.append(sentence)
         warnings.warn(sentence, RuntimeWarning, stacklevel=3)
 
+    engine = engine if isinstance(engine, Engine) else share.first(partial(engine or _usual, model, mine))
+    engine = engine.suited(model, dataset, warn)
     began = time.monotonic()
-    outcome, before = _whole(engine.predict(model, part, warn=warn), model, engine, share)
+    outcome, before = _whole(engine.predict(model, mine, warn=warn), model, engine, share)
     clean = _result(outcome, None, time.monotonic() - began, summarise(before))
     del outcome  # and the images with it: no more than one attack's are held at a time
     record = Record(
@@ -133,6 +136,7 @@ def evaluate(
             "limit": limit,
             "shape": list(dataset.shape),
             "fingerprint": dataset.fingerprint,
+            **({"part": part} if part else {}),
         },
         classes=tuple(dataset.classes),
         threat={**to_json(threat), "text": str(threat)},
@@ -148,15 +152,16 @@ def evaluate(
     def attacked(record: Record, name: str, attack: Attack | Suite) -> Record:
         members = attack.names if isinstance(attack, Suite) else ()
         journal = keeping.journal(record, name, attack)
-        watch = _Watch(name, members, journal, ctrl_c, progress)
+        stands = share.mine(record.worst)
+        watch = _Watch(name, journal, ctrl_c, lambda sweep: progress(pace.now(name, sweep, stands)))
         if clean.correct.any():
             sweep = None
-            if len(part):  # of no example, as the last processes may have, there is nothing to begin
-                begin = partial(_begin, engine, attack, model, part, seed)
+            if len(mine):  # of no example, as the last processes may have, there is nothing to begin
+                begin = partial(_begin, engine, attack, model, mine, seed)
                 sweep = journal.recall(begin) if out and resume else begin(0)
-            outcome = engine.run(attack, model, part, seed=seed, sweep=sweep, watch=watch, warn=warn)
+            outcome = engine.run(attack, model, mine, seed=seed, sweep=sweep, watch=watch, warn=warn)
         else:  # nothing is left to break
-            outcome = engine.predict(model, part, members=len(members) or 1, warn=warn)
+            outcome = engine.predict(model, mine, members=len(members) or 1, warn=warn)
         if out and share.world > 1 and watch.last:
             journal.write(watch.last)  # the others may take long, and may be killed
         outcome, after = _whole(outcome, model, engine, share)
@@ -168,9 +173,10 @@ def evaluate(
 
     with keeping.alone(), CtrlC() if out else nullcontext() as ctrl_c:
         record = keeping.known(record, attacks, resume=resume)
-        for name, attack in attacks.items():
-            if name not in record.attacks:  # in a function, so that it lets go of its images before the next begins
-                record = attacked(record, name, attack)
+        missing = {name: attack for name, attack in attacks.items() if name not in record.attacks}
+        pace = Pace(missing)
+        for name, attack in missing.items():  # in a function, so that it lets go of its images before the next begins
+            record = attacked(record, name, attack)
         if not attacks:
             keeping.save_unattacked(record)
     return record
@@ -189,15 +195,14 @@ class _Watch:
     """Looks on at an attack: tells how far it is, writes the journal when that is due, and ends it after Ctrl-C."""
 
     name: str
-    members: tuple[str, ...]
     journal: Journal
     ctrl_c: CtrlC | None
-    progress: Callable[[str, int], None]
+    told: Callable[[Sweep], None]
     last: Sweep | None = None
 
     def __call__(self, sweep: Sweep) -> None:
         self.last = sweep
-        self.progress(f"{self.name}: {self.members[int(sweep.member)]}" if self.members else self.name, sweep.finished)
+        self.told(sweep)
         pressed = self.ctrl_c is not None and self.ctrl_c.pressed
         if pressed or self.journal.due:
             self.journal.write(sweep)

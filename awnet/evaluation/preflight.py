@@ -78,6 +78,9 @@ def preflight(
             logits = _asked(model, images)
             return (logits.argmax(1) == y) & finite(logits)
 
+        if isinstance(model, Detecting) and not isinstance(model, Deciding):
+            remarks.append(UNSTEERED)
+
         better = None if trust_range else better_convention(right, x)
         if better:
             raise Mistake(
@@ -85,6 +88,12 @@ def preflight(
                 "pixels, or say --trust-range (trust_range=True) if [0, 1] is meant"
             )
     return Cleared(model, tuple(remarks))
+
+
+UNSTEERED = (
+    "the model tells attacked images (detect) but offers no decision to steer (awnet.models.model.Deciding): to the adaptive "
+    "attacks it is any classifier"
+)
 
 
 def tensor_examples(x: Tensor, y: Tensor, *, classes: int, ids: Tensor | None = None) -> TensorExamples:

@@ -53,7 +53,11 @@ class Share:
 
     def of(self, dataset: Dataset) -> Dataset:
         """The examples of this process."""
-        return dataset if self.world == 1 else dataset.subset(torch.arange(len(dataset))[self.rank :: self.world])
+        return dataset if self.world == 1 else dataset.subset(self.mine(torch.arange(len(dataset))))
+
+    def mine(self, whole: Tensor) -> Tensor:
+        """Of what is known of all examples that of those of this process."""
+        return whole[self.rank :: self.world]
 
     def told(self, value: T) -> list[T]:
         """What each process says, in their order."""

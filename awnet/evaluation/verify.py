@@ -150,14 +150,17 @@ def _check_model(record: Record, model: nn.Module) -> None:
 
 
 def _its_images(record: Record, dataset: Dataset) -> Dataset:
-    """The examples of the record: the set, or the subset of it that was drawn."""
-    limit, seed = record.data.get("limit"), record.run.get("seed")
-    candidates = [dataset] + ([dataset.sample(limit, seed=seed)] if limit and seed is not None else [])
-    for candidate in candidates:
+    """The examples of the record: the set, or those of it that were drawn or named."""
+    order = dataset.ids.argsort()
+    places = order[torch.searchsorted(dataset.ids[order], record.ids).clamp(max=len(order) - 1)]
+    for candidate in (dataset, dataset.subset(places)):
         if candidate.fingerprint == record.data.get("fingerprint") and torch.equal(candidate.ids, record.ids):
             return candidate
     named = f"{record.data.get('name')} {record.data.get('split')}"
-    raise Mistake(f"the record is about other images ({named}) than {dataset!r} (their fingerprints differ)")
+    raise Mistake(
+        f"the record is about other images ({named}) than {dataset!r} (their fingerprints differ); name theirs with --data "
+        "and --data-dir"
+    )
 
 
 def _threat(record: Record) -> ThreatModel:

@@ -193,9 +193,11 @@ def few(record: Record) -> Iterator[str]:
 
 
 def sampled(record: Record) -> Iterator[str]:
-    """Part of a split, by the limit that the record states."""
+    """Part of a split, by the limit that the record states, or by a file that names its images."""
     limit, split = record.data.get("limit"), record.data.get("split")
-    if limit is not None and limit <= len(record):  # otherwise more was allowed than there is
+    if part := record.data.get("part"):
+        yield f"Judged on {len(record):,} {f'{split} ' if split else ''}images {part}, not on all of them."
+    elif limit is not None and limit <= len(record):  # otherwise more was allowed than there is
         yield f"Judged on a sample of {len(record):,} of the {f'{split} ' if split else ''}images, not on all of them."
 
 

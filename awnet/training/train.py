@@ -26,6 +26,7 @@ from awnet.errors import Mistake
 from awnet.folders import replace_file, replace_folder, whole_folder
 from awnet.interrupt import CtrlC, Interrupt
 from awnet.noise import fold
+from awnet.processor import trainable_channels_last, without_avx512
 from awnet.training.ema import EMA, fit_statistics
 from awnet.training.objective import Losses, Moment, Objective
 from awnet.training.optimizer import Schedule, SGDConfig, StepDecay
@@ -158,7 +159,9 @@ def train(
         Interrupt: after Ctrl-C, once the state is saved.
     """
     fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=config.precision)
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    on_cpu = fabric.device.type == "cpu"
+    channels_last = config.channels_last and (not on_cpu or trainable_channels_last(model))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     objective.prepare(model)
     whole = Step(model, objective)
@@ -173,6 +176,11 @@ def train(
     # what the network itself may draw (dropout) comes from torch's generator, seeded anew at each step
     drawn = torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else [])
     progress = Progress(config.epochs, steps, quiet=quiet, out=out, step=place.epoch * steps + place.step)
+    if on_cpu and config.precision == "bf16-mixed" and without_avx512():
+        progress.say(
+            "this processor has no AVX-512, without which bfloat16 takes several times as long as float32: give "
+            "--training.precision 32-true"
+        )
     with progress, CtrlC(progress.say) as ctrl_c, drawn:
 
         def broken(what: str, step: int) -> Mistake:

@@ -713,3 +713,32 @@ def test_a_search_in_bfloat16_takes_answers_as_exactly_as_images(attack):
         assert model(x).dtype == torch.bfloat16
         answer, seen = evaluate(model, query), evaluate(model, Forward(x))
     assert answer.logits.dtype == answer.loss.dtype == seen.logits.dtype == torch.float32
+
+
+class Views(nn.Module):
+    """Flattens as many networks do, which only the usual layout allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.view(len(x), -1).view(x.shape))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_network_that_uses_view_is_attacked_in_the_usual_layout(precision: str):
+    x, model = torch.rand(20, 3, 8, 8), Views()
+    lively(model.net, x)
+    with torch.no_grad():
+        given = TensorExamples(x, model(x).argmax(1), torch.arange(20))
+    attack, told = APGD(threat=Linf(1 / 255), steps=4), list[str]()
+    outcome = Engine(batch_size=8, precision=precision).run(attack, model, given, warn=told.append)
+    usual = Engine(batch_size=8, precision=precision, channels_last=False).run(attack, model, given)
+    assert all(torch.equal(a, b) for a, b in zip(outcome[:3], usual[:3], strict=True))
+    assert told == [
+        "the network cannot read images with channels last in memory (does it use .view?): they have the usual layout"
+    ]
+    assert Engine(batch_size=8).predict(model, given).correct.all()
+    with Engine(batch_size=8).asking(attack, model, given) as ask:
+        ask()

@@ -163,7 +163,7 @@ def scaled(model: nn.Module, factor: float) -> nn.Module:
         (lambda m, x, y: (nn.Flatten(0), x, y), "one row of logits an image"),
         (
             lambda m, x, y: (scaled(m, float("nan")), x, y),
-            "answers 2 of 2 images with NaN or infinity; look for a division",
+            "answers 6 of 6 images with NaN or infinity; look for a division",
         ),
         (lambda m, x, y: (scaled(m, float("inf")), x[:1], y[:1]), "answers 1 of 1 images with NaN or infinity"),
     ],

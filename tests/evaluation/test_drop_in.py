@@ -93,7 +93,7 @@ def test_the_interface_is_that_of_the_reference():
 )
 def test_a_version_is_our_suite(version: str, threat: ThreatModel, model: nn.Module):
     adversary = AutoAttack(model, norm=type(threat).__name__, eps=threat.eps, version=version, verbose=False)
-    suite, mine = auto_attack(threat, version), adversary._suite()
+    suite, mine = auto_attack(threat, version), adversary._suite(adversary.attacks_to_run)
     members = {name.replace("fab-t", "fab") if version == "plus" else name: attack for name, attack in suite.members}
     assert dict(mine.members) == members
 
@@ -111,7 +111,9 @@ def test_a_function_lies_where_its_images_do(model: nn.Module):
 
 def test_the_result_is_the_engine_s(model: nn.Module, x: Tensor, y: Tensor):
     adversary = ours(model, seed=3)
-    outcome = Engine(batch_size=8).run(adversary._suite(), model, TensorExamples(x, y, torch.arange(N)), seed=3)
+    outcome = Engine(batch_size=8).run(
+        adversary._suite(adversary.attacks_to_run), model, TensorExamples(x, y, torch.arange(N)), seed=3
+    )
     x_adv, y_adv = adversary.run_standard_evaluation(x, y, bs=8, return_labels=True)
     broken = ~outcome.correct
     assert 2 < broken.sum() < N
@@ -134,14 +136,14 @@ def test_what_is_set_arrives(model: nn.Module):
     adversary.apgd.n_restarts, adversary.apgd.rho, adversary.apgd.eot_iter = 2, 0.5, 3
     adversary.fab.n_restarts, adversary.fab.alpha_max = 4, 0.2
     ball = Linf(EPS)
-    assert dict(adversary._suite().members) == {
+    assert dict(adversary._suite(adversary.attacks_to_run).members) == {
         "apgd-dlr": EOT(attack=APGD(threat=ball, loss=DLR(), restarts=2, rho=0.5), samples=3),
         "fab": FAB(threat=ball, restarts=4, alpha=0.2),
         "fab-t": FAB(threat=ball, restarts=1, alpha=0.2),
     }
     adversary.attacks_to_run = ["apgd-t", "square"]
     adversary.apgd_targeted.n_target_classes, adversary.square.p_init, adversary.square.resc_schedule = 3, 0.1, True
-    assert dict(adversary._suite().members) == {
+    assert dict(adversary._suite(adversary.attacks_to_run).members) == {
         "apgd-t": APGD(threat=ball, loss=TargetedDLR(), targets=3),
         "square": Square(threat=ball, p=0.1, rescale=True),
     }
@@ -254,7 +256,9 @@ class Asked:
 
 def squared(model: Any, x: Tensor, y: Tensor, state: Path) -> Tensor:
     """By Square alone, which is quick."""
-    return ours(model, version="custom", attacks_to_run=["square"]).run_standard_evaluation(x, y, 8, False, state)
+    adversary = ours(model, version="custom", attacks_to_run=["square"])
+    adversary.square.n_queries = 60
+    return adversary.run_standard_evaluation(x, y, 8, False, state)
 
 
 @pytest.mark.parametrize("make", [Asked, Sharpened], ids=["function", "module"])
@@ -288,10 +292,11 @@ def test_a_run_goes_on_where_logits_are_rounded_otherwise(model: nn.Module, x: T
 
 def test_a_run_on_a_model_that_draws_random_numbers_goes_on(model: nn.Module, x: Tensor, y: Tensor, tmp_path: Path):
     once, again = Asked(model, noise=0.1), Asked(model, noise=0.1)
-    squared(once, x, y, tmp_path)
-    squared(again, x, y, tmp_path)
+    for asked in (once, again):
+        with pytest.warns(RuntimeWarning, match="draws random numbers"):
+            squared(asked, x, y, tmp_path)
     assert again.count < once.count / 2
-    with pytest.raises(Mistake, match="the state of another run"):
+    with pytest.raises(Mistake, match="the state of another run"), pytest.warns(RuntimeWarning, match="draws random"):
         squared(Asked(model, -1.0, noise=0.1), x, y, tmp_path)
 
 
@@ -313,6 +318,180 @@ def test_a_state_of_before_logits_were_kept_goes_by_the_weights(model: nn.Module
 def test_a_function_is_a_model_too(model: nn.Module, x: Tensor, y: Tensor):
     by_function = ours(lambda images: model(images)).run_standard_evaluation(x, y, bs=8)
     assert torch.equal(by_function, ours(model).run_standard_evaluation(x, y, bs=8))
+
+
+def one_warning(adversary: AutoAttack, x: Tensor, y: Tensor) -> str:
+    """The one that a run gives, which a second one does not repeat."""
+    with pytest.warns(RuntimeWarning) as told:
+        first = adversary.run_standard_evaluation(x, y, bs=8)
+    again = adversary.run_standard_evaluation(x, y, bs=8)  # a warning would be an error
+    assert len(told) == 1 and again.shape == first.shape
+    return str(told[0].message)
+
+
+def test_a_model_of_another_range_is_told_and_attacked(
+    model: nn.Module, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    x = torch.rand(64, 3, 8, 8)
+    lively(model, 255 * x)
+    with torch.no_grad():
+        y = model(255 * x).argmax(1)
+        assert (model(x).argmax(1) == y).float().mean() < 0.5
+    given = {"version": "custom", "attacks_to_run": ["square"], "verbose": True, "log_path": tmp_path / "log.txt"}
+    said = one_warning(ours(model, **given), x, y)
+    assert "100 % when they are multiplied by 255: it expects these pixels; let the model" in said
+    for lines in (capsys.readouterr().out, (tmp_path / "log.txt").read_text()):
+        assert lines.count(f"Warning: {said}\n") == 1
+
+
+def test_a_model_of_probabilities_is_told_and_attacked_as_it_is(model: nn.Module, x: Tensor, y: Tensor):
+    probabilities = nn.Sequential(model, nn.Softmax(1))
+    adversary = ours(probabilities, version="custom", attacks_to_run=["apgd-ce", "square"])
+    assert "the model returns probabilities" in one_warning(adversary, x, y)
+    suite = adversary._suite(adversary.attacks_to_run)
+    outcome = Engine(batch_size=8).run(suite, probabilities, TensorExamples(x, y, torch.arange(N)))
+    x_adv = adversary.run_standard_evaluation(x, y, bs=8)
+    assert torch.equal(x_adv[~outcome.correct], outcome.x_adv[~outcome.correct])
+
+
+def test_a_model_that_draws_is_told_of_version_rand(model: nn.Module, x: Tensor, y: Tensor):
+    asked = Asked(model, noise=0.1)
+    assert "use version='rand'" in one_warning(ours(asked, version="custom", attacks_to_run=["square"]), x, y)
+    adversary = ours(asked)
+    task = adversary._task(x, y, 8)
+    before = torch.get_rng_state()
+    with pytest.warns(RuntimeWarning, match="draws random numbers"):
+        adversary._look(task)
+    assert torch.equal(torch.get_rng_state(), before), "a look changes no run that has been seeded"
+    rand = ours(asked, version="rand")
+    rand.apgd.n_iter, rand.apgd.eot_iter = 1, 2
+    rand.run_standard_evaluation(x, y, bs=8)  # a warning would be an error
+    found = ours(asked, version="custom", attacks_to_run=["square", "apgd-ce"])
+    with pytest.warns(RuntimeWarning) as told:
+        found.run_standard_evaluation_individual(x, y, bs=8)
+    assert len(told) == 1, "once, not for each attack"
+
+
+class NotOne(nn.Module):
+    """A network that has trouble with one image by itself."""
+
+    def __init__(self, net: nn.Module, error: type[Exception] | None) -> None:
+        super().__init__()
+        self.net, self.error = net, error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1 and self.error:
+            raise self.error("one image is no batch")
+        return self.net(x).squeeze()
+
+
+@pytest.mark.parametrize(("n", "bs"), [(1, 250), (3, 1), (3, 2)])
+@pytest.mark.parametrize(("error", "function"), [(None, False), (RuntimeError, True), (ValueError, False)])
+def test_a_batch_of_one_is_filled_up(
+    error: type[Exception] | None, function: bool, n: int, bs: int, x: Tensor, model: nn.Module, tmp_path: Path
+):
+    x = x[2 : 2 + n]
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    awkward = NotOne(model, error)
+    found = []
+    for net in (model, awkward.forward if function else awkward):
+        adversary = ours(net, eps=0.03, version="custom", attacks_to_run=["apgd-ce", "square"])
+        state = tmp_path / type(net).__name__
+        x_adv, y_adv = adversary.run_standard_evaluation(x, y, bs=bs, return_labels=True, state_path=state)
+        assert adversary.clean_accuracy(x, y, bs=bs) == 1
+        found.append((x_adv, y_adv, adversary.run_standard_evaluation_individual(x, y, bs=bs)["square"]))
+        assert adversary.square.perturb(x[:1], y[:1]).shape == x[:1].shape
+    for healthy, filled in zip(*found, strict=True):
+        assert torch.allclose(healthy, filled, atol=1e-5)
+    assert (found[0][1] != y).any()
+
+
+def test_a_device_where_the_model_is_not_is_told(
+    model: nn.Module, x: Tensor, y: Tensor, monkeypatch: pytest.MonkeyPatch
+):
+    square: dict[str, Any] = {"eps": EPS, "version": "custom", "attacks_to_run": ["square"], "verbose": False}
+    untouched = short(AutoAttack(model, **square))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    untouched.run_standard_evaluation(x, y, bs=8)  # a warning would be an error
+    asked = short(AutoAttack(model, **square, device="cuda"))
+    assert "model.to('cuda')" in one_warning(asked, x, y)
+    assert "images.to('cuda')" in one_warning(short(AutoAttack(model.forward, **square, device="cuda:1")), x, y)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "say device='cpu'" in one_warning(untouched, x, y) and untouched.device == "cuda"
+    for quiet in (torch.device("cpu"), None):
+        short(AutoAttack(model, **square, device=quiet)).run_standard_evaluation(x, y, bs=8)
+    with pytest.raises(Mistake, match="a device such as 'cpu' or 'cuda', got 'gpu'"):
+        ours(model, device="gpu").run_standard_evaluation(x, y)
+
+
+def test_what_scripts_for_the_reference_set_is_taken(model: nn.Module, x: Tensor, y: Tensor):
+    """What an evaluation overwrites in the reference too, or what only prints, changes nothing."""
+    adversary: Any = ours(model)
+    for own in (adversary.apgd, adversary.apgd_targeted, adversary.fab, adversary.square):
+        own.verbose, own.seed = True, 7
+    adversary.apgd.loss, adversary.fab.targeted = "dlr", True
+    adversary.apgd.use_largereps = adversary.apgd_targeted.use_largereps = False
+    adversary.square.n_restarts = adversary.apgd.eot_iter = adversary.fab.n_restarts = 1
+    assert torch.equal(adversary.run_standard_evaluation(x, y, bs=8), ours(model).run_standard_evaluation(x, y, bs=8))
+    adversary.set_version("plus")
+    assert (adversary.square.n_queries, adversary.fab.n_target_classes, adversary.apgd_targeted.n_restarts) == (
+        5000,
+        9,
+        1,
+    )
+
+
+def test_restarts_of_square_meet_who_still_stands(model: nn.Module, x: Tensor, y: Tensor):
+    broken = []
+    for restarts in (1, 4):
+        adversary = ours(model, version="custom", attacks_to_run=["square"])
+        adversary.square.n_restarts, adversary.square.n_queries = restarts, 2
+        _, y_adv = adversary.run_standard_evaluation(x, y, bs=8, return_labels=True)
+        broken.append(y_adv != y)
+    assert (broken[0] <= broken[1]).all() and broken[0].sum() < broken[1].sum()
+    assert adversary._suite(["square"]).names == ("square", *(f"square-{again}" for again in range(2, 5)))
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t", "fab", "square"])
+def test_an_attack_perturbs_by_itself(name: str, model: nn.Module, x: Tensor, y: Tensor):
+    alone = ours(model, version="custom", attacks_to_run=[name], seed=3)
+    adversary: Any = ours(model, version="custom", seed=3)
+    own = {"apgd-t": adversary.apgd_targeted, "fab": adversary.fab, "square": adversary.square}.get(
+        name, adversary.apgd
+    )
+    alone.fab.n_restarts = adversary.fab.n_restarts = 2
+    if name == "apgd-dlr":
+        own.loss = "dlr"
+    found = own.perturb(x, y)
+    assert torch.equal(found, alone.run_standard_evaluation(x, y)) and not torch.equal(found, x)
+    alone.seed = own.seed = 4
+    other = own.perturb(x, y)
+    assert torch.equal(other, alone.run_standard_evaluation(x, y))
+    assert name == "fab" or not torch.equal(other, found), "FAB breaks all of them before anything is random"
+
+
+@pytest.mark.parametrize(
+    ("norm", "of", "field", "value", "sentence"),
+    [
+        ("Linf", "apgd", "use_largereps", True, "expected use_largereps=False in Linf"),
+        ("L1", "apgd_targeted", "use_largereps", False, "expected use_largereps=True in L1"),
+        ("Linf", "apgd_targeted", "loss", "ce-targeted", "expected the loss 'dlr-targeted'"),
+        ("Linf", "apgd", "loss", "dlr-targeted", "no loss of APGD is named 'dlr-targeted'; known: ce, dlr"),
+        ("Linf", "square", "n_restarts", 0, "n_restarts of at least 1"),
+    ],
+)
+def test_what_an_attack_cannot_do_is_told_when_it_runs(
+    norm: str, of: str, field: str, value: Any, sentence: str, model: nn.Module, x: Tensor, y: Tensor
+):
+    adversary = ours(model, norm=norm)
+    own = getattr(adversary, of)
+    setattr(own, field, value)
+    with pytest.raises(Mistake, match=sentence):
+        own.perturb(x, y)
+    if (of, field) != ("apgd", "loss"):  # which an evaluation sets itself
+        with pytest.raises(Mistake, match=sentence):
+            adversary.run_standard_evaluation(x, y)
 
 
 def test_all_wrong_and_none_at_all(model: nn.Module, x: Tensor, y: Tensor):

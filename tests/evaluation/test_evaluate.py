@@ -209,7 +209,7 @@ def test_each_attack_is_kept_when_it_is_done(model, monkeypatch, tmp_path):
         kept.append(list(Record.load(folder).attacks))
 
     monkeypatch.setattr(Record, "save", noted)
-    record = judged(model, out=tmp_path / "out", progress=lambda name, n: progress.append((name, n)))
+    record = judged(model, out=tmp_path / "out", progress=lambda now: progress.append((now.attack, now.finished)))
     assert kept == [["fgsm"], ["fgsm", "pgd"]] == [kept[0], list(record.attacks)]
     files = {"record.json", "record.safetensors", "adversarials.safetensors", ".lock"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
@@ -319,7 +319,7 @@ def test_goes_on_from_the_step_where_it_was(attack, precision, model, monkeypatc
     for turn in range(1, turns):
         out = tmp_path / str(turn)
 
-        def crash(name, finished, turn=turn):
+        def crash(now, turn=turn):
             if counting.turns[-1] == turn + 1:
                 raise Stop
 
@@ -333,8 +333,8 @@ def test_goes_on_from_the_step_where_it_was(attack, precision, model, monkeypatc
 
 
 def test_the_journal_of_something_else_is_passed_over(model, tmp_path):
-    def crash(name, finished):
-        if finished:
+    def crash(now):
+        if now.finished:
             raise Stop
 
     with pytest.raises(Stop):
@@ -344,7 +344,7 @@ def test_the_journal_of_something_else_is_passed_over(model, tmp_path):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(model, monkeypatch, tmp_path):
-    def press(name, finished):
+    def press(now):
         if counting.turns == [4]:
             signal.raise_signal(signal.SIGINT)
 
@@ -360,7 +360,7 @@ SUITE = Suite(members=(("pgd", replace(BREAKS, steps=3, step_size=0.4)), ("apgd-
 
 def test_a_suite_is_one_attack_whose_members_are_told_apart(model):
     told: list[str] = []
-    record = judged(model, {"aa": SUITE}, seed=2, progress=lambda name, finished: told.append(name))
+    record = judged(model, {"aa": SUITE}, seed=2, progress=lambda now: told.append(now.attack))
     outcome, result = ENGINE.run(SUITE, model, DATA, seed=2), record.attacks["aa"]
     assert list(record.attacks) == ["aa"] and result.members is not None
     assert result.members.names == ("pgd", "apgd-ce") and torch.equal(result.members.broken_by, outcome.broken_by)
@@ -373,8 +373,8 @@ def test_a_suite_is_one_attack_whose_members_are_told_apart(model):
 
 @pytest.mark.parametrize("member", SUITE.names)
 def test_a_suite_goes_on_in_the_middle_of_a_member(member: str, model, tmp_path):
-    def crash(name, finished):
-        turns.append(name)
+    def crash(now):
+        turns.append(now.attack)
         if turns.count(f"aa: {member}") == 4:
             raise Stop
 
@@ -383,13 +383,13 @@ def test_a_suite_goes_on_in_the_middle_of_a_member(member: str, model, tmp_path)
         judged(model, {"aa": replace(SUITE)}, out=tmp_path, save_seconds=0, progress=crash)
     assert (tmp_path / "journal").exists()
     again: list[str] = []
-    record = judged(model, {"aa": SUITE}, out=tmp_path, resume=True, progress=lambda name, finished: again.append(name))
+    record = judged(model, {"aa": SUITE}, out=tmp_path, resume=True, progress=lambda now: again.append(now.attack))
     assert same(record, judged(model, {"aa": SUITE})) and again[0] == f"aa: {member}"
 
 
 def test_a_damaged_journal(model, tmp_path):
-    def crash(name, finished):
-        if finished:
+    def crash(now):
+        if now.finished:
             raise Stop
 
     with pytest.raises(Stop):
@@ -456,8 +456,8 @@ def test_an_engine_can_be_chosen_when_the_model_has_been_looked_at(model):
 
 
 def test_the_batch_size_that_a_folder_tells(model, tmp_path):
-    def crash(name, finished):
-        if finished:
+    def crash(now):
+        if now.finished:
             raise Stop
 
     assert batch_size_in(tmp_path) is None

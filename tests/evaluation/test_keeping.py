@@ -16,6 +16,7 @@ from awnet.checkpoint import read_state, save_state
 from awnet.errors import Mistake
 from awnet.evaluation import Record
 from awnet.evaluation.keeping import MARGINS, PREDICTIONS, TURNED
+from awnet.evaluation.progress import Progress
 from evaluation.test_evaluate import PGD_3, Counting, Stop, judged, same
 from evaluation.test_evaluate import model as model  # the fixture
 from training.tiny import dataset
@@ -37,8 +38,8 @@ class Set(nn.Module):
         return logits + self.noise * torch.randn_like(logits) if self.noise else logits
 
 
-def crash(name: str, finished: int) -> None:
-    if finished:
+def crash(now: Progress) -> None:
+    if now.finished:
         raise Stop
 
 

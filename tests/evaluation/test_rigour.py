@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from awnet.attacks import PGD, Engine, TensorExamples, fgsm
+from awnet.attacks import APGD, FAB, PGD, Engine, Square, Suite, TensorExamples, deep_sloth, fgsm
 from awnet.attacks.adaptive import joint
 from awnet.conformance.planted import BALL, Planted, planted_sample
 from awnet.data.dataset import Dataset
@@ -19,6 +19,7 @@ from awnet.evaluation.finding import Finding
 from awnet.evaluation.preflight import Cleared
 from awnet.evaluation.record import Record
 from awnet.evaluation.rigour import CHECKS, rigour
+from awnet.losses import TargetedDLR
 from awnet.models import Knob, create
 from awnet.threat_model import L1, L2, Linf
 from evaluation import misled
@@ -178,6 +179,23 @@ def test_attacks_of_the_record_are_tried_on_the_binarised_model(net):
     finding = found(net, "C8", record=weak)
     assert finding.status == "fail" and "lame" in finding.meaning
     assert finding.figures["random points that succeed, %"] < 5
+
+
+def test_members_of_suites_are_tried_on_the_binarised_model_and_who_aims_elsewhere_is_not(net):
+    lame = PGD(threat=THREAT, steps=2, step_size=0.01)
+    attacks = {
+        "suite": Suite(
+            members=(("lame", lame), ("apgd-t", APGD(threat=THREAT, loss=TargetedDLR(), targets=2, steps=20)))
+        ),
+        "fab": FAB(threat=THREAT, steps=20, targets=2),
+        "square": Square(threat=THREAT, steps=1200),
+        "sloth": deep_sloth(THREAT),
+    }
+    finding = found(net, "C8", record=evaluate(net, DATA, attacks, threat=THREAT, engine=ENGINE, limit=10))
+    reached = {name.removesuffix(" succeeds, %"): of for name, of in finding.figures.items() if "succeeds" in name}
+    assert reached.keys() == {"suite: lame", "suite: apgd-t", "fab", "square"}
+    assert reached.pop("suite: lame") < 50 and min(reached.values()) >= 95, reached
+    assert finding.status == "warn" and "suite: lame" in finding.meaning
 
 
 def test_random_models_are_believed_under_expectation(net):

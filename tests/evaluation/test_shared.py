@@ -89,13 +89,13 @@ def shared(rank: int, folder: Path) -> None:
     model.load_state_dict(torch.load(folder / "model.pt"))
     turns: list[str] = []
 
-    def crash(name: str, finished: int) -> None:
-        turns.append(name)
+    def crash(now: Any) -> None:
+        turns.append(now.attack)
         if turns.count("suite: apgd") == 3:
             raise Crash
 
     try:
-        record = judged(model, out=folder / "whole", progress=lambda name, n: turns.append(name))
+        record = judged(model, out=folder / "whole", progress=lambda now: turns.append(now.attack))
         apgd = turns.count("suite: apgd")
         record.save(folder / f"of-{rank}")
         for out in ("resumed", "alone"):
@@ -105,7 +105,7 @@ def shared(rank: int, folder: Path) -> None:
         dist.barrier()
         assert (folder / "alone" / f"journal-{rank}").is_dir()
         turns.clear()
-        judged(model, out=folder / "resumed", resume=True, progress=lambda name, n: turns.append(name))
+        judged(model, out=folder / "resumed", resume=True, progress=lambda now: turns.append(now.attack))
         assert turns == ["suite: apgd"] * (apgd - 2), "goes on where it was"
         with pytest.raises(Mistake, match="already; --resume"):
             judged(model, out=folder / "whole")
