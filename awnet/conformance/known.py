@@ -133,9 +133,7 @@ class Valley(nn.Module):
 def among_neighbours() -> tuple[Batch, Batch]:
     """Eight images of a `Valley` with even sides, twice, and sixteen others whose steep sides change over in between."""
     x = torch.full((24, *SHAPE), 0.5)
-    tilt = torch.linspace(0.1, 0.3, 16)[
-        :, None, None
-    ]  # uneven, so that no two starts of all of them are worth the same
+    tilt = torch.linspace(0.1, 0.3, 16)[:, None, None]  # uneven: no two starts of all of them are worth the same
     y = torch.zeros(24, dtype=torch.int64)
     one, other = x.clone(), x.clone()
     one[8:, 0] += tilt
