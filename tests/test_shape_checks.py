@@ -10,6 +10,7 @@ import torch
 from jaxtyping import TypeCheckError, jaxtyped
 
 from awnet.losses import CrossEntropy
+from awnet.noise import Noise
 from awnet.threat_model import Linf
 from awnet.types import Images, Labels
 from shape_checks import typecheck
@@ -24,8 +25,8 @@ def test_wrong_shapes_and_types_are_caught_in_the_package():
             CrossEntropy()(logits, wrong)
     with pytest.raises(TypeCheckError, match="parameter 'x_adv'"):
         Linf(8 / 255).distance(torch.zeros(2, 3, 8, 8), torch.zeros(1, 3, 8, 8))
-    with pytest.raises(TypeCheckError, match="parameter 'eps'"):
-        Linf("8/255")
+    with pytest.raises(TypeCheckError, match="parameter 'seed'"):
+        Noise("8/255", y)
 
 
 class Unchecked(Protocol):

@@ -50,6 +50,8 @@ class Detect:
     """The folder of the data set's files."""
     eps: float | None = None
     """The radius, such as 8/255; that of its training by default."""
+    shares: tuple[float, ...] = (0.125, 0.25, 0.75)
+    """Shares of the radius at which the attacks are seen too, beside 1 and 1/2."""
     out: Path | None = None
     """Where the record goes, and beside it that of each of the detectors; a folder beside the checkpoint by default."""
     seed: int = 0
@@ -92,6 +94,7 @@ def detect(argv: Sequence[str]) -> None:
             seed=options.seed,
             limit=options.limit,
             rates=RATES,
+            shares=options.shares,
             watch=say,
         )
     about = {"model": str(options.checkpoint), "data": dataset.name, "split": dataset.split, "seed": options.seed}
@@ -198,6 +201,14 @@ def _tables(figures: dict[str, Any]) -> list[Table]:
         every = [row["AUC"], *(row[f"noticed at {r}"] for r in rates)]
         fooled = [row["AUC, fooled"], *(row[f"noticed at {r}, fooled"] for r in rates)]
         attacked.add_row(name, _percent(row["accuracy"]), str(row["changed"]), *map(_percent, (*every, *fooled)))
+    by_radius = figures.get("by radius", {})
+    shares = list(next(iter(by_radius.values()), {}))
+    nearer = Table("share of eps", *shares, box=None, header_style="bold")
+    for name, row in by_radius.items():
+        nearer.add_row(f"{name}, accuracy", *(_percent(row[share]["accuracy"]) for share in shares))
+        for rate in rates:
+            said = f"{name}, TPR@{_percent(rate)}"
+            nearer.add_row(said, *(_percent(row[share][f"noticed at {rate}"]) for share in shares))
     benign = Table("not attacked", "accuracy", *(f"alarms@{_percent(r)}" for r in rates), box=None, header_style="bold")
     for name, row in figures["false alarms"].items():
         benign.add_row(name, *map(_percent, (row["accuracy"], *(row[r] for r in rates))))
@@ -205,7 +216,7 @@ def _tables(figures: dict[str, Any]) -> list[Table]:
     for rate, row in figures["accuracy with rejection"].items():
         evaded.add_row(f"with rejection, {_percent(rate)} false alarms", *map(_percent, row.values()))
     evaded.add_row("without, worst of the attacks above", *map(_percent, figures["worst of the attacks"].values()))
-    return [attacked, benign, evaded]
+    return [attacked, *([nearer] if shares else []), benign, evaded]
 
 
 def _percent(share: float | str) -> str:

@@ -3,7 +3,7 @@
 The detector is the model's P(clean), or its log-odds where it offers them, which never saturate. It is judged
 
 - against each attack, on all attacked images as the paper does (5.3.3), but for those that came back as they were, and on
-  those that also fool the class, which alone do harm;
+  those that also fool the class, which alone do harm; also against the radius;
 - at the rates of false alarms that people can live with, 1 % and 5 %, beside the AUC;
 - on benign changes, which are no attacks: what share of them sets off the alarm at the threshold of clean images;
 - against attackers who fool class and detector at once (`awnet.attacks.adaptive.evade`). "Accuracy with rejection" counts an
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class Detection:
         benign: each benign change, by name.
         attacked: each attack at eps, by name.
         halved: each attack at eps/2.
+        nearer: each attack at other shares of eps, by the share.
         evaded: for each rate of false alarms, which examples some attack misclassifies unnoticed, at eps or at eps/2.
         evaded_halved: the same at eps/2 alone.
     """
@@ -86,6 +87,7 @@ class Detection:
     benign: Mapping[str, Seen]
     attacked: Mapping[str, Seen]
     halved: Mapping[str, Seen]
+    nearer: Mapping[float, Mapping[str, Seen]] = field(default_factory=dict)
     evaded: Mapping[float, Hits]
     evaded_halved: Mapping[float, Hits]
 
@@ -112,9 +114,24 @@ class Detection:
         seen = [*self.halved.values(), *(() if halved else self.attacked.values())]
         return accuracy(worst_case([self.clean.correct, *(one.correct for one in seen)]))
 
+    def by_radius(self, attack: str) -> dict[float, Seen]:
+        """What the model says under an attack, by the share of eps, rising."""
+        found = {1.0: self.attacked, 0.5: self.halved, **self.nearer}
+        return {share: found[share][attack] for share in sorted(found)}
+
     def figures(self) -> dict[str, Any]:
         """All of them, as plain numbers: what the record and the tables say."""
         rates = sorted(self.evaded)
+        by_radius = {
+            name: {
+                f"{share:g}": {
+                    "accuracy": accuracy(seen.correct).value,
+                    **{f"noticed at {r:g}": noticed_at(r, self.clean.score, seen.score[seen.changed]) for r in rates},
+                }
+                for share, seen in self.by_radius(name).items()
+            }
+            for name in self.attacked
+        }
         return {
             "images": len(self.clean.score),
             "clean accuracy": accuracy(self.clean.correct).value,
@@ -137,6 +154,7 @@ class Detection:
                 }
                 for name, seen in self.attacked.items()
             },
+            **({"by radius": by_radius} if self.nearer else {}),
             "worst of the attacks": {"eps": self.robust().value, "eps/2": self.robust(halved=True).value},
             "accuracy with rejection": {
                 f"{r:g}": {"eps": self.with_rejection(r).value, "eps/2": self.with_rejection(r, halved=True).value}
@@ -153,6 +171,7 @@ class Detection:
         sets = {"clean": self.clean, **{f"benign/{name}": seen for name, seen in self.benign.items()}}
         sets |= {f"attacked/{name}": seen for name, seen in self.attacked.items()}
         sets |= {f"halved/{name}": seen for name, seen in self.halved.items()}
+        sets |= {f"nearer/{share:g}/{name}": seen for share, of in self.nearer.items() for name, seen in of.items()}
         arrays = {f"{name}/{what}": t for name, seen in sets.items() for what, t in vars(seen).items()}
         arrays |= {f"evaded/{rate:g}": hits for rate, hits in self.evaded.items()}
         arrays |= {f"evaded halved/{rate:g}": hits for rate, hits in self.evaded_halved.items()}
@@ -178,6 +197,7 @@ def detection(
     seed: int = 0,
     limit: int | None = None,
     rates: tuple[float, ...] = RATES,
+    shares: tuple[float, ...] = (),
     watch: Callable[[str], None] = lambda what: None,
 ) -> Detection:
     """Judge a detector.
@@ -191,11 +211,14 @@ def detection(
         seed: of their random numbers, and of the subset.
         limit: at most so many examples, chosen by the seed.
         rates: of false alarms.
+        shares: of eps, at which the attacks are seen too, beside 1 and 1/2; such images count in no worst case.
         watch: told what begins.
 
     Raises:
-        Mistake: the model does not tell attacked images from clean ones.
+        Mistake: the model does not tell attacked images from clean ones, or a share is none.
     """
+    if not all(0 < share < 1 for share in shares):
+        raise Mistake(f"expected shares of eps between 0 and 1, got {', '.join(f'{share:g}' for share in shares)}")
     engine = engine or Engine()
     dataset = dataset if limit is None or limit >= len(dataset) else dataset.sample(limit, seed=seed)
     if len(dataset) == 0:
@@ -254,6 +277,7 @@ def detection(
         benign=benign,
         attacked=attacked,
         halved=halved,
+        nearer={share: under(replace(threat, eps=share * threat.eps)) for share in shares if share != 0.5},
         evaded=unnoticed(threat, attacked, evaded_halved),
         evaded_halved=evaded_halved,
     )

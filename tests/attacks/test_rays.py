@@ -52,7 +52,7 @@ def test_the_radius_is_known_as_closely_as_the_binary_search_ends():
 def test_it_stops_asking_where_nothing_is_misclassified():
     model = Plane(W, -100.0)
     found = RayS(threat=Linf(0.1), steps=50)(model, X, Y)
-    assert torch.equal(found, X) and model.asked == 50 * len(X)
+    assert torch.equal(found, X) and model.asked == (1 + 50) * len(X), "and once whether model and images fit"
 
 
 def test_the_box_is_respected():

@@ -95,6 +95,20 @@ def test_figures_by_hand(tmp_path: Path):
     assert stored(tmp_path / "record").figures() == found.figures()
 
 
+def test_other_radii_stand_beside_the_two_and_count_in_no_worst_case():
+    nearer = {0.125: {"a": seen([4.0, 1.5, 1.0, 9.0], [1, 1, 1, 0])}}
+    found = replace(by_hand(), nearer=nearer)
+    assert list(found.by_radius("a")) == [0.125, 0.5, 1.0]
+    assert found.figures()["by radius"]["a"] == {
+        "0.125": {"accuracy": 0.75, "noticed at 0.25": 0.5},
+        "0.5": {"accuracy": 0.5, "noticed at 0.25": 0.75},
+        "1": {"accuracy": 0.25, "noticed at 0.25": 0.75},
+    }
+    assert found.robust() == by_hand().robust() and found.with_rejection(0.25) == by_hand().with_rejection(0.25)
+    with pytest.raises(Mistake, match="shares of eps between 0 and 1"):
+        detection(nn.Flatten(), digits(4), lambda ball: {}, threat=BALL, shares=(0.5, 1.0))
+
+
 def test_what_falls_at_half_of_eps_falls_at_eps():
     found = replace(by_hand(), halved={"a": seen([0.0, 5.0, 1.5, 0.0], [1, 0, 1, 1])})
     assert found.robust(halved=True).value == 0.5 and found.robust().value == 0.0
@@ -172,8 +186,14 @@ def test_a_network_that_routes_is_judged_and_left_as_it_was():
     model = lively(create(replace(AWNetConfig().narrow(), base=small), classes=5), x).train()
     before = {name: t.clone() for name, t in model.state_dict().items()}
     found = detection(
-        model, digits(12), lambda ball: {"apgd": APGD(threat=ball, steps=3)}, threat=BALL, engine=Engine(batch_size=6)
+        model,
+        digits(12),
+        lambda ball: {"apgd": APGD(threat=ball, steps=3)},
+        threat=BALL,
+        engine=Engine(batch_size=6),
+        shares=(0.25,),
     )
+    assert list(found.by_radius("apgd")) == [0.25, 0.5, 1.0]
     assert set(found.benign) == {*BENIGN, LOWERED} and set(found.attacked) == set(found.halved) == {"apgd"}
     assert model.training and all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     for rate in (0.01, 0.05):

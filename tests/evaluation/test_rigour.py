@@ -188,7 +188,7 @@ def test_members_of_suites_are_tried_on_the_binarised_model_and_who_aims_elsewhe
             members=(("lame", lame), ("apgd-t", APGD(threat=THREAT, loss=TargetedDLR(), targets=2, steps=20)))
         ),
         "fab": FAB(threat=THREAT, steps=20, targets=2),
-        "square": Square(threat=THREAT, steps=1200),
+        "square": Square(threat=THREAT, steps=300),
         "sloth": deep_sloth(THREAT),
     }
     finding = found(net, "C8", record=evaluate(net, DATA, attacks, threat=THREAT, engine=ENGINE, limit=10))
