@@ -74,8 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: run one command and exit with 0, 2 for a user's mistake, 130 after Ctrl-C, or 141 where nobody reads on."""
     argv = [number(a) for a in (sys.argv[1:] if argv is None else argv)]
     try:
-        _run(argv)
-        sys.stdout.flush()
+        try:
+            _run(argv)
+        finally:  # also where a command ends by itself, as --help does
+            sys.stdout.flush()
     except Mistake as mistake:
         _say(str(mistake))
         sys.exit(2)
