@@ -463,7 +463,8 @@ class Engine:
         if attack.stop_on_success and network.differs(exact):
             part, confirmed = self._confirmed(attack, network, part, place)
         hit = part.finished & ~attack.done(part.state)
-        finished, hit, asked = (t.cpu()[place] for t in (part.finished, hit, asked))
+        finished, hit = torch.stack([part.finished, hit]).cpu()[:, place]  # one wait for both
+        asked = asked.cpu()[place]
         slots = part if whole else put(rows.to(device), take(place.to(device), part), slots)
         return Turn(slots, asked, confirmed, finished, hit)
 
