@@ -22,7 +22,7 @@ import awnet.evaluation.detection
 from awnet.attacks import Steer
 from awnet.attacks.adaptive import evasions
 from awnet.cli import main
-from awnet.cli.evaluate import label_of
+from awnet.cli.subject import label_of
 from awnet.config import from_json, to_json
 from awnet.data import DataConfig, load
 from awnet.detection.operating_point import OperatingPoint

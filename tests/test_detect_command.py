@@ -35,16 +35,28 @@ def test_detect_compares_detectors_of_any_network(
     aware = json.loads((out / "mahalanobis" / "detection.json").read_text())
     assert aware["detector"] == "mahalanobis" and "accuracy with rejection" in aware["figures"]
 
-    for wrong, sentence in [
-        (["--detectors", "mahalanobi"], "did you mean mahalanobis?"),
-        (["--detectors", "router"], "does not tell clean images"),
-        (["--fit-attack", "fgsm"], "name some"),
-        (["--detectors", "max-softmax", "--split", "validation"], "--split test"),
-        (["--detectors", "max-softmax", "--fit-attack", "pgd-sat"], "not among fgsm"),
-    ]:
+    for number, (wrong, sentence) in enumerate(
+        [
+            (["--detectors", "mahalanobi"], "did you mean mahalanobis?"),
+            (["--detectors", "router"], "does not tell clean images"),
+            (["--fit-attack", "fgsm"], "name some"),
+            (["--detectors", "max-softmax", "--split", "validation"], "--split test"),
+            (["--detectors", "max-softmax", "--fit-attack", "pgd-sat"], "not among fgsm"),
+        ]
+    ):
         with pytest.raises(SystemExit) as end:
             main(
-                ["detect", str(static), "--limit", "20", "--attacks", "fgsm", *wrong, "--out", str(tmp_path / "other")]
+                [
+                    "detect",
+                    str(static),
+                    "--limit",
+                    "20",
+                    "--attacks",
+                    "fgsm",
+                    *wrong,
+                    "--out",
+                    str(tmp_path / f"{number}"),
+                ]
             )
         assert end.value.code == 2 and sentence in " ".join(capsys.readouterr().err.split())
 

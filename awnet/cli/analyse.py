@@ -14,8 +14,8 @@ from rich.table import Table
 
 from awnet.cli.arguments import parse
 from awnet.cli.checkpoints import images_for, load_checkpoint
-from awnet.cli.evaluate import label_of
 from awnet.cli.modules import is_module, load_module
+from awnet.cli.subject import label_of
 from awnet.cli.waiting import waiting
 from awnet.errors import Mistake
 

@@ -125,7 +125,7 @@ def named(dataset: Dataset, file: Path) -> Dataset:
     return dataset.subset(indices)
 
 
-def turned(model: Any, options: Evaluate | Export) -> tuple[Any, dict[str, Any] | None]:
+def turned(model: Any, options: Evaluate | Detect | Export) -> tuple[Any, dict[str, Any] | None]:
     """The model with its knob turned as asked, and the knob's settings where it has one."""
     from awnet.config import to_json
     from awnet.models import AWNet
@@ -139,7 +139,7 @@ def turned(model: Any, options: Evaluate | Export) -> tuple[Any, dict[str, Any] 
     return model, None
 
 
-def asked_of_knob(options: Evaluate | Export) -> dict[str, Any]:
+def asked_of_knob(options: Evaluate | Detect | Export) -> dict[str, Any]:
     """What of the knob was given."""
     asked = {name: getattr(options, name) for name in ("type_bias", "p_max", "omega")}
     return {name: value for name, value in asked.items() if value is not None}

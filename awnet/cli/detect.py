@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from awnet.cli.arguments import parse
-from awnet.cli.checkpoints import beside, images_for, load_checkpoint
+from awnet.cli.subject import Subject, images_of, subject_of
 from awnet.cli.waiting import waiting
 from awnet.errors import Mistake
 
 if TYPE_CHECKING:
-    from torch import nn
+    from contextlib import AbstractContextManager
 
-    from awnet.threat_model import ThreatModel
+    from awnet.attacks import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class Detect:
     """
 
     checkpoint: tyro.conf.Positional[Path]
-    """A checkpoint, or a run's folder, whose best checkpoint is meant."""
+    """A checkpoint; a run's folder, whose best checkpoint is meant; or any network as package.module:attribute (an nn.Module or
+    a function without arguments that returns one) or timm:NAME, for which --data, --eps and --norm are needed."""
     attacks: tuple[str, ...] = ("fgsm", "pgd-sat", "cw-inf", "apgd-ce", "fab-t", "square")
     """Which attacks (awnet list attacks), beside those that evade."""
     detectors: tuple[str, ...] = ()
@@ -50,10 +51,20 @@ class Detect:
     """The folder of the data set's files."""
     eps: float | None = None
     """The radius, such as 8/255; that of its training by default."""
+    norm: Literal["linf", "l2", "l1"] | None = None
+    """The norm of the threat model; that of its training by default."""
     shares: tuple[float, ...] = (0.125, 0.25, 0.75)
     """Shares of the radius at which the attacks are seen too, beside 1 and 1/2."""
     out: Path | None = None
     """Where the record goes, and beside it that of each of the detectors; a folder beside the checkpoint by default."""
+    resume: bool = False
+    """Go on where the judging into this folder was interrupted."""
+    type_bias: float | None = None
+    """AW-Net: added to the log-odds of clean."""
+    p_max: float | None = None
+    """AW-Net: the largest weight of the clean batch norms."""
+    omega: bool | None = None
+    """AW-Net: whether the router scales the filters."""
     seed: int = 0
     """Of the attacks."""
     batch_size: int = 128
@@ -64,63 +75,56 @@ class Detect:
 
 def detect(argv: Sequence[str]) -> None:
     """Judge a detector, print its figures and write its record."""
-    from dataclasses import replace
-
-    from awnet.attacks import ATTACKS, Engine
-    from awnet.config import from_json
-    from awnet.evaluation.detection import RATES, detection
-    from awnet.threat_model import ThreatModel
-
     options = parse(Detect, argv, "awnet detect")
-    model, about = load_checkpoint(options.checkpoint, options.device)
-    threat: ThreatModel = from_json(about["threat"], ThreatModel, "threat")
-    threat = threat if options.eps is None else replace(threat, eps=options.eps)
+    subject = subject_of(options)
     if options.detectors:
-        side_by_side(options, model, about, threat)
+        side_by_side(options, subject)
         return
     if options.fit_attack:
         raise Mistake("--fit-attack says what --detectors are fitted under; name some")
-    dataset = images_for(about, options)
-    out = options.out or beside(options.checkpoint) / "detection"
-    if (out / "detection.json").exists():
-        raise Mistake(f"{out} holds a record already; choose another --out")
-    with waiting() as say:
+    by_itself(options, subject)
+
+
+def by_itself(options: Detect, subject: Subject) -> None:
+    """Judge what a network itself says of its images."""
+    from awnet.attacks import ATTACKS
+    from awnet.evaluation.detection import RATES, detection
+
+    out = _place(options, subject, "detection")
+    with _engine(options, out) as engine, waiting() as say:
         found = detection(
-            model,
-            dataset,
+            subject.model,
+            subject.dataset,
             lambda ball: {name: ATTACKS[name](ball) for name in options.attacks},
-            threat=threat,
-            engine=Engine(batch_size=options.batch_size),
+            threat=subject.threat,
+            engine=engine,
             seed=options.seed,
             limit=options.limit,
             rates=RATES,
             shares=options.shares,
             watch=say,
         )
-    about = {"model": str(options.checkpoint), "data": dataset.name, "split": dataset.split, "seed": options.seed}
-    found.save(out, about)
+        found.save(out, _said(options, subject))
     for table in _tables(found.figures()):
         Console().print(table)
     print(f"record: {out}")
 
 
-def side_by_side(options: Detect, model: nn.Module, about: dict[str, Any], threat: ThreatModel) -> None:
-    """Judge detectors that watch a checkpoint: against attacks that do not know them, then each against those that do."""
+def side_by_side(options: Detect, subject: Subject) -> None:
+    """Judge detectors that watch a network: against attacks that do not know them, then each against those that do."""
     from dataclasses import replace
 
-    from awnet.attacks import ATTACKS, Engine
+    from awnet.attacks import ATTACKS
     from awnet.detection import DETECTORS, Guarded
     from awnet.evaluation.detection import detection
     from awnet.evaluation.detectors import compare, known_of
 
     if options.split != "test":
         raise Mistake("detectors know training images and are fitted on validation images; judge them on --split test")
-    out = options.out or beside(options.checkpoint) / "detectors"
-    if (out / "detectors.json").exists():
-        raise Mistake(f"{out} holds a record already; choose another --out")
+    model, threat, out = subject.model, subject.threat, _place(options, subject, "detectors")
     chosen = {name: DETECTORS[name] for name in options.detectors}
     attacks = {name: ATTACKS[name](threat) for name in options.attacks}
-    sets = {split: images_for(about, replace(options, split=split)) for split in ("train", "validation", "test")}
+    sets = {split: images_of(subject, replace(options, split=split)) for split in ("train", "validation", "test")}
     if not len(sets["validation"]):
         raise Mistake("detectors are fitted on validation images, and this run kept none")
     train = sets["train"].sample(options.references, seed=options.seed)
@@ -128,9 +132,8 @@ def side_by_side(options: Detect, model: nn.Module, about: dict[str, Any], threa
         sets[split] if options.limit is None else sets[split].sample(options.limit, seed=options.seed)
         for split in ("validation", "test")
     )
-    engine = Engine(batch_size=options.batch_size)
-    said = {"model": str(options.checkpoint), "data": judged.name, "split": judged.split, "seed": options.seed}
-    with waiting() as say:
+    said = _said(options, subject)
+    with _engine(options, out) as engine, waiting() as say:
         found = compare(
             model,
             chosen,
@@ -157,12 +160,36 @@ def side_by_side(options: Detect, model: nn.Module, about: dict[str, Any], threa
             )
             for name, config in chosen.items()
         }
-    found.save(out, {**said, "threat": str(threat)})
-    for name, one in aware.items():
-        one.save(out / name, {**said, "detector": name, "fitted under": fit_attack})
+        found.save(out, {**said, "threat": str(threat)})
+        for name, one in aware.items():
+            one.save(out / name, {**said, "detector": name, "fitted under": fit_attack})
     for table in _side_by_side(found.figures(), {name: one.figures() for name, one in aware.items()}):
         Console().print(table)
     print(f"record: {out}")
+
+
+def _place(options: Detect, subject: Subject, what: str) -> Path:
+    """The record's folder, in which there must be none yet."""
+    out = options.out or subject.home / what
+    if any((out / f"{name}.json").exists() for name in ("detection", "detectors")):
+        raise Mistake(f"{out} holds a record already; choose another --out")
+    return out
+
+
+def _engine(options: Detect, out: Path) -> AbstractContextManager[Engine]:
+    """One that keeps what it has run beside the record's place until that is written."""
+    from awnet.attacks import Engine
+    from awnet.evaluation.remembering import remembering
+
+    engine, place = Engine(batch_size=options.batch_size), out.parent / f"{out.name}-under-way"
+    return remembering(engine, place, resume=options.resume)
+
+
+def _said(options: Detect, subject: Subject) -> dict[str, Any]:
+    """What the record says of its making, beside the figures."""
+    knob = {"knob": subject.about["knob"]} if subject.about.get("knob") else {}
+    data = {"data": subject.dataset.name, "split": subject.dataset.split}
+    return {"model": str(options.checkpoint), **knob, **data, "seed": options.seed}
 
 
 def _side_by_side(figures: dict[str, Any], aware: dict[str, Any]) -> list[Table]:

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
 
 from awnet.cli.arguments import parse
-from awnet.cli.checkpoints import TOLD, beside, check_told, images_for, load_checkpoint, named, turned
-from awnet.cli.modules import is_module, load_module
+from awnet.cli.checkpoints import named
+from awnet.cli.subject import Subject, subject_of
 from awnet.cli.waiting import waiting
 from awnet.errors import Mistake
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from awnet.data import Dataset
     from awnet.evaluation import Record
     from awnet.evaluation.shared import Share
-    from awnet.threat_model import ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +93,6 @@ class Evaluate:
     """Attack a network of your own although it is more often right on images in another range than [0, 1]."""
 
 
-class Subject(NamedTuple):
-    """What is attacked, where, and what the record says of it."""
-
-    model: nn.Module
-    dataset: Dataset
-    threat: ThreatModel
-    label: str
-    front: str
-    about: dict[str, Any]
-    out: Path
-    ours: bool
-
-
 def evaluate(argv: Sequence[str]) -> None:
     """Attack a network and write a record."""
     options = parse(Evaluate, argv, "awnet evaluate")
@@ -124,7 +110,7 @@ def _evaluate(options: Evaluate, share: Share) -> None:
     from awnet.evaluation.preflight import Cleared
     from awnet.report.tables import rich_table
 
-    subject = _own(options) if is_module(options.checkpoint) else _ours(options)
+    subject = subject_of(options)
     _check_together(options)
     if options.indices:
         subject = subject._replace(dataset=named(subject.dataset, options.indices))
@@ -145,7 +131,7 @@ def _evaluate(options: Evaluate, share: Share) -> None:
     if options.budget:
         _within(options.budget, attacked, attacks, options)
         return
-    out = options.out or subject.out
+    out = options.out or _place(subject, options)
     with waiting("clean images", quiet=not share.leads) as say:
         record = attack_all(
             subject.model,
@@ -263,99 +249,36 @@ def _checked(
     record: Record, subject: Subject, engine: Engine, options: Evaluate, out: Path, progress: Callable[[str], None]
 ) -> Record:
     """The record with what the checks found, on the images that it is of."""
+    from awnet.evaluation.remembering import remembering
     from awnet.evaluation.rigour import rigour
 
-    found = rigour(
-        subject.model,
-        subject.dataset,
-        subject.threat,
-        engine=engine,
-        seed=options.seed,
-        limit=options.rigour_images,
-        record=record,
-        progress=progress,
-    )
-    record = replace(record, rigour=found)
-    record.save(out)
+    with remembering(engine, out / "rigour-under-way", resume=options.resume) as remembers:
+        found = rigour(
+            subject.model,
+            subject.dataset,
+            subject.threat,
+            engine=remembers,
+            seed=options.seed,
+            limit=options.rigour_images,
+            record=record,
+            progress=progress,
+        )
+        record = replace(record, rigour=found)
+        record.save(out)
     return record
 
 
-def _ours(options: Evaluate) -> Subject:
-    """A checkpoint, which says what it was trained for."""
-    from awnet.config import from_json
-    from awnet.threat_model import ThreatModel
-
-    model, about = load_checkpoint(options.checkpoint, options.device)
-    check_told(about, options.checkpoint)
-    model, knob = turned(model, options)
-    threat: ThreatModel = from_json(about["threat"], ThreatModel, "threat")
-    if options.norm or options.eps is not None:
-        norm = _norm(options.norm) if options.norm else type(threat)
-        if options.norm and norm is not type(threat) and options.eps is None:
-            raise Mistake(f"the norm is changed from {threat}: give its eps too")
-        threat = norm(threat.eps if options.eps is None else options.eps)
-    return Subject(
-        model=model,
-        dataset=images_for(about, options),
-        threat=threat,
-        label=label_of(about, options.checkpoint, knob),
-        front=str(beside(options.checkpoint)) if knob is not None else "",
-        about={
-            "checkpoint": str(options.checkpoint),
-            "knob": knob,
-            **{name: about[name] for name in ("architecture", *TOLD)},
-            **{name: about.get(name) for name in ("init", "weights", "detector")},
-        },
-        out=beside(options.checkpoint) / "records" / slug(f"{threat} {knob or ''} {_images_of(options)}"),
-        ours=True,
-    )
-
-
-def _own(options: Evaluate) -> Subject:
-    """A network of a user's own, of which nothing is known but its name."""
-    from awnet.data import DataConfig, load
-
-    name = str(options.checkpoint)
-    if options.data is None or options.eps is None or options.norm is None:
-        lacks = [f"--{what}" for what in ("data", "eps", "norm") if getattr(options, what) is None]
-        raise Mistake(
-            f"{name} does not say what it was trained for: give {', '.join(lacks)} too, as in --data cifar10 --eps 8/255 "
-            "--norm linf"
-        )
-    model = load_module(name, options.device)
-    model, _ = turned(model, options)
-    threat = _norm(options.norm)(options.eps)
-    dataset = getattr(load(DataConfig(name=options.data, data_dir=options.data_dir)), options.split)
-    return Subject(
-        model=model,
-        dataset=dataset,
-        threat=threat,
-        label=name,
-        front="",
-        about={"spec": name},
-        out=Path("records") / slug(f"{name} {dataset.name} {threat} {_images_of(options)}"),
-        ours=False,
-    )
+def _place(subject: Subject, options: Evaluate) -> Path:
+    """The record's folder, named by threat model, knob and images; for a network of a user's own by its name and data too."""
+    what = [str(subject.threat), subject.about.get("knob") or "", _images_of(options)]
+    what = what if subject.ours else [subject.label, subject.dataset.name, *what]
+    return subject.home / "records" / slug(" ".join(map(str, what)))
 
 
 def _images_of(options: Evaluate) -> str:
     """Which images, in words: a subset has a folder of its own beside that of the whole."""
     split = options.split if options.indices is None else f"{options.split} {options.indices.stem}"
     return split if options.limit is None else f"{split} {options.limit} of seed {options.seed}"
-
-
-def _norm(name: str) -> Callable[[float], ThreatModel]:
-    from awnet.threat_model import L1, L2, Linf
-
-    return {"linf": Linf, "l2": L2, "l1": L1}[name]
-
-
-def label_of(about: dict[str, Any], checkpoint: Path, knob: dict[str, Any] | None) -> str:
-    """The name of the row: of the experiment, and how far the knob is turned."""
-    name = (about.get("experiment") or {}).get("name") or checkpoint.name
-    usual = {"kind": "Knob", "type_bias": 0.0, "p_max": 1.0, "omega": True}
-    turned = [f"{key}={float(value):g}" for key, value in (knob or {}).items() if value != usual[key]]
-    return " ".join([name, *turned])
 
 
 def slug(text: str) -> str:
