@@ -172,7 +172,7 @@ MISTAKES = {
     "number of the wrong type": Case([*EVALUATE, "--seed", "many"], "--seed expects a whole number, got 'many'"),
     "a run that is not there": Case(["train", "missing/experiment.json"], "there is no such file"),
     "a protocol and attacks": Case([*EVALUATE, "--protocol", "quick@1"], "leave out --attacks"),
-    "a budget and a record": Case([*EVALUATE, "--budget", "1s"], "leave out --attacks, --out"),
+    "a budget and attacks": Case([*EVALUATE, "--budget", "1s"], "leave out --attacks"),
     "a file of no places": Case(
         [*EVALUATE, "--indices", "PLACE/no"], "whole numbers one a line", damage=bad.put("no", b"n01/a\n")
     ),

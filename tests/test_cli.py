@@ -283,17 +283,23 @@ def test_the_label_says_how_far_the_knob_is_turned() -> None:
     assert label_of({}, Path("run"), knob) == "run type_bias=inf p_max=0.5 omega=0"
 
 
-def test_a_budget_gives_a_bound_and_no_record(
+def test_a_budget_gives_a_bound_and_its_record(
     dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = sorted(dynamic.rglob("*"))
-    main(["evaluate", str(dynamic), "--budget", "2s"])
-    assert "robust accuracy at most" in capsys.readouterr().out
-    assert sorted(dynamic.rglob("*")) == before and not [*tmp_path.iterdir()]
-    with pytest.raises(SystemExit) as end:
-        main(["evaluate", str(dynamic), "--budget", "soon"])
-    assert end.value.code == 2 and "expected a time such as 90s" in capsys.readouterr().err
+    copied = tmp_path / "run"
+    shutil.copytree(dynamic, copied)
+    main(["evaluate", str(copied), "--budget", "2s"])
+    said = capsys.readouterr().out
+    (place,) = (copied / "records").iterdir()
+    assert "robust accuracy at most" in said and "within 2s" in said and place.name.endswith("within-2s")
+    assert Record.load(place).attacks.keys() == {"within 2s"}
+    main(["verify", str(place)])
+    assert "verified: " in capsys.readouterr().out
+    for argv, says in (["2s"], "holds a record already"), (["soon"], "expected a time such as 90s"):
+        with pytest.raises(SystemExit) as end:
+            main(["evaluate", str(copied), "--budget", *argv])
+        assert end.value.code == 2 and says in capsys.readouterr().err
 
 
 def test_a_protocol_takes_the_place_of_attacks(

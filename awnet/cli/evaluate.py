@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from awnet.attacks import Attack, Engine, Suite
     from awnet.data import Dataset
     from awnet.evaluation import Record
+    from awnet.evaluation.preflight import Cleared
     from awnet.evaluation.shared import Share
 
 
@@ -41,7 +42,8 @@ class Evaluate:
     surrogates: tuple[Path, ...] = ()
     """Other checkpoints, whose adversarial images (of PGD_sat and CW_inf, as in the paper) are shown to this network too."""
     budget: str | None = None
-    """Instead of a record, the best upper bound on the robust accuracy that so much time finds, such as 10m."""
+    """Run a ladder of attacks of our choice for so long, such as 10m: the record has the best upper bound on the robust
+    accuracy that this finds, and curve.csv beside it tells how it fell."""
     eps: float | None = None
     """The radius, such as 8/255; that of its training by default."""
     norm: Literal["linf", "l2", "l1"] | None = None
@@ -129,7 +131,8 @@ def _evaluate(options: Evaluate, share: Share) -> None:
         print(f"note: {sentence}", file=sys.stderr)
     attacked = subject._replace(model=cleared.model, dataset=images)
     if options.budget:
-        _within(options.budget, attacked, attacks, options)
+        out = options.out or _place(subject, options, f"within {options.budget}")
+        _say_bound(_within(options.budget, subject._replace(dataset=images), cleared, attacks, options, out), out)
         return
     out = options.out or _place(subject, options)
     with waiting("clean images", quiet=not share.leads) as say:
@@ -168,10 +171,10 @@ def _evaluate(options: Evaluate, share: Share) -> None:
 def _check_together(options: Evaluate) -> None:
     """Refuse options of which one would go unheard beside another."""
     usual = Evaluate(checkpoint=options.checkpoint)
-    named = ("attacks", "protocol", "surrogates", "rigour", "resume", "out")
+    named = ("attacks", "protocol", "surrogates", "rigour")
     given = [name for name in named if getattr(options, name) != getattr(usual, name)]
     if options.budget and given:
-        raise Mistake(f"--budget runs attacks of its own and leaves no record; leave out --{', --'.join(given)}")
+        raise Mistake(f"--budget runs attacks of its own; leave out --{', --'.join(given)}")
     if options.protocol and "attacks" in given:
         raise Mistake(f"{options.protocol} says itself which attacks are run; leave out --attacks or --protocol")
 
@@ -225,24 +228,48 @@ def _fitting(
     return replace(engine, batch_size=size)
 
 
-def _within(budget: str, subject: Subject, attacks: Mapping[str, Attack | Suite], options: Evaluate) -> None:
-    """Print the bound on the robust accuracy that so much time finds."""
-    from awnet.evaluation.anytime import IMAGES, anytime, seconds_of
+def _within(
+    budget: str, subject: Subject, cleared: Cleared, attacks: Mapping[str, Attack | Suite], options: Evaluate, out: Path
+) -> Record:
+    """The record of the bound on the robust accuracy that so much time finds."""
+    from awnet.evaluation.anytime import IMAGES, seconds_of
+    from awnet.evaluation.within import within
 
+    seconds = seconds_of(budget)
     with waiting("clean images") as say:
-        found = anytime(
+        return within(
             subject.model,
             subject.dataset,
-            subject.threat,
-            seconds=seconds_of(budget),
-            attacks=attacks,
+            attacks,
+            seconds=seconds,
+            threat=subject.threat,
+            out=out,
+            name=f"within {budget.strip()}",
             engine=_engine(options),
             images=options.limit or IMAGES,
             seed=options.seed,
+            resume=options.resume,
+            samples=options.keep_images,
+            keep_adversarials=options.adversarials,
+            cleared=cleared,
             watch=lambda point: say(f"{point.attack or 'clean images'}: at most {point.accuracy}"),
+            label=options.label or subject.label,
+            front=subject.front,
+            about=subject.about,
+            **({"part": f"named in {options.indices}, in a random order"} if options.indices else {}),
         )
-    last = found.curve[-1].attack or "none"
-    print(f"robust accuracy at most {found.bound} of {found.bound.n} images after {budget}; the last attack: {last}")
+
+
+def _say_bound(record: Record, out: Path) -> None:
+    """Print what a record of a bound says."""
+    from awnet.report.tables import rich_table
+
+    ((name, result),) = record.attacks.items()
+    assert result.members
+    Console().print(rich_table([record]))
+    bound, last = record.worst_accuracy, result.members.names[-1]
+    print(f"robust accuracy at most {bound} of {bound.n} images {name}; the last attack: {last}")
+    print(f"record: {out}; next: awnet report {out}")
 
 
 def _checked(
@@ -268,9 +295,9 @@ def _checked(
     return record
 
 
-def _place(subject: Subject, options: Evaluate) -> Path:
-    """The record's folder, named by threat model, knob and images; for a network of a user's own by its name and data too."""
-    what = [str(subject.threat), subject.about.get("knob") or "", _images_of(options)]
+def _place(subject: Subject, options: Evaluate, time: str = "") -> Path:
+    """The record's folder, named by threat model, knob, images and time; for a user's own network by its name and data too."""
+    what = [str(subject.threat), subject.about.get("knob") or "", _images_of(options), time]
     what = what if subject.ours else [subject.label, subject.dataset.name, *what]
     return subject.home / "records" / slug(" ".join(map(str, what)))
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from awnet.attacks.apgd import APGD
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, Sweep
+from awnet.attacks.engine import Engine, Outcome, Sweep
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
 from awnet.data.dataset import Dataset
@@ -79,19 +79,30 @@ class Anytime:
 
     Attributes:
         attacks: the names of the ladder's rungs.
-        ids: of the images looked at, in the order in which they came, shape (m,).
-        stands: which of them are classified correctly and not broken.
-        broken_by: the rung that broke each of them; -1 where none did, or where it is misclassified as it is.
+        places: of the m images looked at in the data set, in the order in which they came, shape (m,).
+        ids: of those images.
+        outcome: what became of them, as of a suite whose members are the rungs; the image of one that stands is as the last
+            attack left it.
         met: how many rungs each of them has met, at most until it was broken.
         curve: the bound over time; the last point is the result.
     """
 
     attacks: tuple[str, ...]
+    places: Tensor
     ids: Tensor
-    stands: Hits
-    broken_by: Tensor
+    outcome: Outcome
     met: Tensor
     curve: tuple[Point, ...]
+
+    @property
+    def stands(self) -> Hits:
+        """Which of them are classified correctly and not broken."""
+        return self.outcome.correct
+
+    @property
+    def broken_by(self) -> Tensor:
+        """The rung that broke each of them; -1 where none did, or where it is misclassified as it is."""
+        return self.outcome.broken_by
 
     @property
     def bound(self) -> Accuracy:
@@ -142,8 +153,8 @@ def anytime(
     order = permutation(fold(seed, 0), len(dataset))[:images]
     chunks = [place for place in torch.arange(len(order)).split(engine.batch_size)]
     began = clock()
-    stands, broken_by = torch.zeros(len(order), dtype=torch.bool), torch.full((len(order),), -1)
     met = torch.zeros(len(order), dtype=torch.int64)
+    found: Outcome | None = None  # of all of them, those not looked at yet being blank
     curve: list[Point] = []
     looked, passes = 0, 0
 
@@ -155,36 +166,56 @@ def anytime(
             raise _Over
 
     def mark(name: str) -> None:
-        curve.append(Point(clock() - began, passes, name, accuracy(stands[:looked])))
+        assert found is not None
+        curve.append(Point(clock() - began, passes, name, accuracy(found.correct[:looked])))
         watch(curve[-1])
 
     for chunk in chunks:  # the first at any rate, so that there is a bound
-        outcome = engine.predict(model, dataset.subset(order[chunk]))
-        stands[chunk], looked = outcome.correct, looked + len(chunk)
+        outcome = engine.predict(model, dataset.subset(order[chunk]), members=len(rungs))
+        found = _blank(outcome, len(order)) if found is None else found
+        for whole, part in zip(found, outcome, strict=True):
+            whole[chunk] = part
+        looked += len(chunk)
         passes += int((outcome.forwards + outcome.backwards).sum())
         mark("")
         if over():
             break
+    assert found is not None
     try:
         for rung, (name, attack) in enumerate(rungs.items()):
             for chunk in chunks:
-                up = chunk[(chunk < looked) & stands[chunk]]
+                up = chunk[(chunk < looked) & found.correct[chunk]]
                 if len(up) == 0:
                     continue
                 if over():
                     raise _Over
                 outcome = engine.run(attack, model, dataset.subset(order[up]), seed=fold(seed, rung + 1), watch=stop)
-                stands[up], met[up] = outcome.correct, rung + 1
-                broken_by[up[~outcome.correct]] = rung
+                met[up] = rung + 1
+                _note(found, outcome, up, rung)
                 passes += int((outcome.forwards + outcome.backwards).sum())
                 mark(name)
     except _Over:
         pass
     return Anytime(
         attacks=tuple(rungs),
+        places=order[:looked],
         ids=dataset.ids[order[:looked]],
-        stands=stands[:looked],
-        broken_by=broken_by[:looked],
+        outcome=Outcome(*(whole[:looked] for whole in found)),
         met=met[:looked],
         curve=tuple(curve),
     )
+
+
+def _blank(part: Outcome, n: int) -> Outcome:
+    """Room for n images."""
+    return Outcome(*(t.new_zeros(n, *t.shape[1:]) for t in part))
+
+
+def _note(found: Outcome, outcome: Outcome, at: Tensor, rung: int) -> None:
+    """Write what a rung made of some images into what is known of all."""
+    for name in ("x_adv", "prediction", "correct", "p_clean"):
+        getattr(found, name)[at] = getattr(outcome, name)
+    for name in ("forwards", "backwards"):
+        getattr(found, name)[at] += getattr(outcome, name)
+    found.broken_by[at[~outcome.correct]] = rung
+    found.spent[at, rung] = torch.stack([outcome.forwards, outcome.backwards], dim=1)

@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, Outcome, Sweep
+from awnet.attacks.engine import Engine, Sweep
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
 from awnet.config import to_json
@@ -24,14 +23,13 @@ from awnet.errors import Mistake
 from awnet.evaluation.journal import Journal
 from awnet.evaluation.keeping import Keeping
 from awnet.evaluation.likeness import likeness
-from awnet.evaluation.modulation import Omega, signals, summarise
+from awnet.evaluation.modulation import summarise
 from awnet.evaluation.preflight import Cleared, preflight
 from awnet.evaluation.progress import Pace, Progress
-from awnet.evaluation.record import Members, Record, Result, Samples
+from awnet.evaluation.record import Record
 from awnet.evaluation.shared import Share
+from awnet.evaluation.unattacked import result_of, sampled, unattacked, whole
 from awnet.interrupt import CtrlC, Interrupt
-from awnet.models.model import fingerprint, parameter_count
-from awnet.provenance import provenance
 from awnet.threat_model import ThreatModel
 
 
@@ -116,36 +114,23 @@ def evaluate(
     engine = engine if isinstance(engine, Engine) else share.first(partial(engine or _usual, model, mine))
     engine = engine.suited(model, dataset, warn)
     began = time.monotonic()
-    outcome, before = _whole(engine.predict(model, mine, warn=warn), model, engine, share)
-    clean = _result(outcome, None, time.monotonic() - began, summarise(before))
+    outcome, before = whole(engine.predict(model, mine, warn=warn), model, engine, share)
+    clean = result_of(outcome, None, time.monotonic() - began, summarise(before))
     del outcome  # and the images with it: no more than one attack's are held at a time
-    record = Record(
-        label=label or type(given).__name__,
-        front=front,
-        model={
-            "parameters": parameter_count(given),
-            "class": type(given).__name__,
-            "fingerprint": fingerprint(given),
-            "margins": likeness(model, dataset),
-            **(about or {}),
-        },
-        data={
-            "name": dataset.name,
-            "split": dataset.split,
-            "n": len(dataset),
-            "limit": limit,
-            "shape": list(dataset.shape),
-            "fingerprint": dataset.fingerprint,
-            **({"part": part} if part else {}),
-        },
-        classes=tuple(dataset.classes),
-        threat={**to_json(threat), "text": str(threat)},
-        run={"seed": seed, "engine": to_json(engine)},
-        provenance={**provenance(), **({"processes": share.world} if share.world > 1 else {})},
-        ids=dataset.ids.clone(),
-        labels=dataset.labels.clone(),
+    record = unattacked(
+        given,
+        dataset,
         clean=clean,
+        threat=threat,
+        run={"seed": seed, "engine": to_json(engine)},
+        margins=likeness(model, dataset),
+        label=label,
+        front=front,
+        about=about,
+        limit=limit,
+        part=part,
         planned=tuple(attacks),
+        processes=share.world,
     ).remarked(remarks)
     keeping = Keeping(out, share, seconds=save_seconds, images=keep_adversarials)
 
@@ -164,11 +149,11 @@ def evaluate(
             outcome = engine.predict(model, mine, members=len(members) or 1, warn=warn)
         if out and share.world > 1 and watch.last:
             journal.write(watch.last)  # the others may take long, and may be killed
-        outcome, after = _whole(outcome, model, engine, share)
-        result = _result(outcome, to_json(attack), journal.spent, summarise(after, before), members)
+        outcome, after = whole(outcome, model, engine, share)
+        result = result_of(outcome, to_json(attack), journal.spent, summarise(after, before), members)
         record = replace(record, attacks={**record.attacks, name: result})
         record = record.remarked(sentence for each in share.told(heard) for sentence in each)
-        record = share.first(partial(_sampled, record, name, dataset, outcome, samples))
+        record = share.first(partial(sampled, record, name, dataset, outcome, samples))
         return keeping.save(record, name, outcome)
 
     with keeping.alone(), CtrlC() if out else nullcontext() as ctrl_c:
@@ -217,55 +202,3 @@ def _begin(engine: Engine, attack: Attack | Suite, model: nn.Module, part: Datas
 
 def _usual(model: nn.Module, dataset: Dataset) -> Engine:
     return Engine()
-
-
-def _whole(outcome: Outcome, model: nn.Module, engine: Engine, share: Share) -> tuple[Outcome, dict[str, Tensor]]:
-    """The outcome of all examples, and a dynamic network's signals on what came out, from those of this process.
-
-    The images are for the first process, which saves them.
-    """
-    seen = signals(model, outcome.x_adv, engine.batch_size)
-    found = outcome._asdict()
-    x_adv = share.at_first(found.pop("x_adv"))
-    return Outcome(x_adv=x_adv, **share.joined(found)), share.joined(seen)
-
-
-def _result(
-    outcome: Outcome,
-    settings: dict[str, Any] | None,
-    seconds: float,
-    omega: dict[str, Omega],
-    members: tuple[str, ...] = (),
-) -> Result:
-    return Result(
-        settings=settings,
-        correct=outcome.correct,
-        prediction=outcome.prediction,
-        p_clean=outcome.p_clean,
-        forwards=outcome.forwards,
-        backwards=outcome.backwards,
-        seconds=round(seconds, 3),
-        omega=omega,
-        members=Members(names=members, broken_by=outcome.broken_by, spent=outcome.spent) if members else None,
-    )
-
-
-def _sampled(record: Record, name: str, dataset: Dataset, outcome: Outcome, count: int) -> Record:
-    """The record with samples of an attack, unless those that it has are of a stronger one."""
-    strongest = record.robust_accuracy(record.samples.attack).value if record.samples else 1.0
-    chosen = _samples(name, dataset, outcome, record.clean, count)
-    return replace(record, samples=chosen) if chosen and record.robust_accuracy(name).value <= strongest else record
-
-
-def _samples(attack: str, dataset: Dataset, outcome: Outcome, clean: Result, count: int) -> Samples | None:
-    """The first examples of as many classes as can be, broken ones before others."""
-    broken = clean.correct & ~outcome.correct
-    order = torch.cat([broken.nonzero()[:, 0], (clean.correct & outcome.correct).nonzero()[:, 0]])
-    chosen: dict[int, int] = {}
-    for position in order.tolist():
-        chosen.setdefault(int(dataset.labels[position]), position)
-    positions = torch.tensor(list(chosen.values())[:count], dtype=torch.int64)
-    if len(positions) == 0:
-        return None
-    x, _ = dataset.batch(positions)
-    return Samples(attack=attack, positions=positions, x=x, x_adv=outcome.x_adv[positions])

@@ -400,13 +400,15 @@ def calls_of(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> list[tu
 
 
 def test_a_bound_is_of_the_model_that_was_cleared(here, capsys, monkeypatch):
-    bounds = calls_of("anytime", "anytime", monkeypatch)
+    bounds = calls_of("anytime", "within", monkeypatch)
     main(["evaluate", "mine:Soft", *BOUND, "--budget", "0.2s"])
     printed = capsys.readouterr()
-    assert printed.err.count("note: the outputs are probabilities") == 1 and "of 20 images after 0.2s" in printed.out
+    assert printed.err.count("note: the outputs are probabilities") == 1 and "of 20 images within 0.2s" in printed.out
     ((model, images, threat, more),) = bounds
     assert isinstance(model, LogProbabilities) and threat == Linf(8 / 255)
     assert len(images) == more["images"] == 20, "of more than a thousand images too, if that is asked for"
+    (place,) = Path("records").iterdir()
+    assert Record.load(place).model["class"] == "Soft"
     main(["evaluate", "mine:Bytes", *BOUND, "--budget", "0.2s", "--trust-range"])
 
 
