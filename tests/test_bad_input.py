@@ -173,6 +173,10 @@ MISTAKES = {
     "a run that is not there": Case(["train", "missing/experiment.json"], "there is no such file"),
     "a protocol and attacks": Case([*EVALUATE, "--protocol", "quick@1"], "leave out --attacks"),
     "a budget and attacks": Case([*EVALUATE, "--budget", "1s"], "leave out --attacks"),
+    "a suite to settle and attacks": Case([*EVALUATE, "--settle"], "leave out --attacks"),
+    "a suite to settle in a time": Case(
+        [*EVALUATE[:-2], "--settle", "--budget", "1s"], "leave out --budget or --settle"
+    ),
     "a file of no places": Case(
         [*EVALUATE, "--indices", "PLACE/no"], "whole numbers one a line", damage=bad.put("no", b"n01/a\n")
     ),

@@ -44,6 +44,9 @@ class Evaluate:
     budget: str | None = None
     """Run a ladder of attacks of our choice for so long, such as 10m: the record has the best upper bound on the robust
     accuracy that this finds, and curve.csv beside it tells how it fell."""
+    settle: bool = False
+    """Run the adaptive suite, and go on until twice as much of everything finds less than 0.2 points more: for hours, where a
+    network routes. The record tells what each round left, and whether it has settled."""
     eps: float | None = None
     """The radius, such as 8/255; that of its training by default."""
     norm: Literal["linf", "l2", "l1"] | None = None
@@ -119,17 +122,21 @@ def _evaluate(options: Evaluate, share: Share) -> None:
     attacks = _attacks(options, subject)
     if options.rigour_images < 1:
         raise Mistake(f"the checks look at 1 or more images, got --rigour-images {options.rigour_images}")
-    if options.budget and share.world > 1:
-        raise Mistake("--budget is for one process; leave torchrun out")
+    if (options.budget or options.settle) and share.world > 1:
+        raise Mistake("--budget and --settle are for one process; leave torchrun out")
     images = subject.dataset if options.limit is None else subject.dataset.sample(options.limit, seed=options.seed)
     cleared = Cleared(subject.model)
     if not subject.ours:
         with waiting("a look at the model", quiet=not share.leads):
             cleared = clear(subject.model, images, attacks, trust_range=options.trust_range)
-    unattacked = () if attacks else ("no attack is run: the worst case is the clean accuracy",)
+    unattacked = () if attacks or options.settle else ("no attack is run: the worst case is the clean accuracy",)
     for sentence in (*unattacked, *cleared.remarks) if share.leads else ():
         print(f"note: {sentence}", file=sys.stderr)
     attacked = subject._replace(model=cleared.model, dataset=images)
+    if options.settle:
+        out = options.out or _place(subject, options, "settled")
+        _say_rounds(_settled(subject._replace(dataset=images), cleared, options, out), out)
+        return
     if options.budget:
         out = options.out or _place(subject, options, f"within {options.budget}")
         _say_bound(_within(options.budget, subject._replace(dataset=images), cleared, attacks, options, out), out)
@@ -173,8 +180,11 @@ def _check_together(options: Evaluate) -> None:
     usual = Evaluate(checkpoint=options.checkpoint)
     named = ("attacks", "protocol", "surrogates", "rigour")
     given = [name for name in named if getattr(options, name) != getattr(usual, name)]
-    if options.budget and given:
-        raise Mistake(f"--budget runs attacks of its own; leave out --{', --'.join(given)}")
+    if options.settle and options.budget:
+        raise Mistake("--settle takes the time it needs; leave out --budget or --settle")
+    if (options.budget or options.settle) and given:
+        one = "--budget" if options.budget else "--settle"
+        raise Mistake(f"{one} runs attacks of its own; leave out --{', --'.join(given)}")
     if options.protocol and "attacks" in given:
         raise Mistake(f"{options.protocol} says itself which attacks are run; leave out --attacks or --protocol")
 
@@ -258,6 +268,49 @@ def _within(
             about=subject.about,
             **({"part": f"named in {options.indices}, in a random order"} if options.indices else {}),
         )
+
+
+def _settled(subject: Subject, cleared: Cleared, options: Evaluate, out: Path) -> Record:
+    """The record of a suite that was gone on with."""
+    from awnet.attacks import adaptive_suite
+    from awnet.evaluation.settled import settled
+
+    with waiting("adaptive") as say:
+        return settled(
+            subject.model,
+            subject.dataset,
+            adaptive_suite(subject.threat),
+            threat=subject.threat,
+            out=out,
+            engine=_engine(options),
+            seed=options.seed,
+            resume=options.resume,
+            samples=options.keep_images,
+            keep_adversarials=options.adversarials,
+            cleared=cleared,
+            watch=lambda one: say(f"{one.name}: {one.left} left"),
+            label=options.label or subject.label,
+            front=subject.front,
+            about=subject.about,
+            limit=options.limit,
+            part=f"named in {options.indices}" if options.indices else "",
+        )
+
+
+def _say_rounds(record: Record, out: Path) -> None:
+    """Print what each round left."""
+    from rich.table import Table
+
+    ((_, result),) = record.attacks.items()
+    assert result.settings is not None
+    table = Table("round", "left, %", "found by")
+    for one in result.settings["rounds"]:
+        found_by = ", ".join(f"{name} {count}" for name, count in one["broken by"].items())
+        table.add_row(one["name"], f"{100 * one['left']:.1f}", found_by or "–")
+    Console().print(table)
+    said = "settled" if result.settings["settled"] else "NOT settled: more rounds would find more"
+    print(f"robust accuracy at most {record.worst_accuracy} of {record.worst_accuracy.n} images; {said}")
+    print(f"record: {out}; next: awnet report {out}")
 
 
 def _say_bound(record: Record, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from awnet.attacks.engine import Engine, Outcome
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
-from awnet.evaluation.modulation import Omega, signals
+from awnet.evaluation.likeness import likeness
+from awnet.evaluation.modulation import Omega, signals, summarise
 from awnet.evaluation.record import Members, Record, Result, Samples
 from awnet.evaluation.shared import Share
 from awnet.models.model import fingerprint, parameter_count
@@ -120,6 +122,42 @@ def result_of(
         omega=omega,
         members=Members(names=members, broken_by=outcome.broken_by, spent=outcome.spent) if members else None,
     )
+
+
+def attacked_once(
+    given: nn.Module,
+    asked: nn.Module,
+    dataset: Dataset,
+    engine: Engine,
+    *,
+    name: str,
+    outcome: Outcome,
+    settings: dict[str, Any],
+    seconds: float,
+    members: tuple[str, ...],
+    threat: ThreatModel,
+    seed: int,
+    samples: int,
+    **said: Any,
+) -> Record:
+    """The record of one attack of many, as of a suite.
+
+    Args:
+        given, asked: the model, and what was attacked in its place.
+        dataset: the examples.
+        engine: that they were attacked by.
+        name, outcome, settings, seconds, members: of the attack.
+        threat, seed, said: as of `unattacked`.
+        samples: how many images the record shows.
+    """
+    began = time.monotonic()
+    unmoved, before = whole(engine.predict(asked, dataset), asked, engine, Share())
+    clean = result_of(unmoved, None, time.monotonic() - began, summarise(before))
+    run, margins = {"seed": seed, "engine": to_json(engine)}, likeness(asked, dataset)
+    record = unattacked(given, dataset, clean=clean, threat=threat, run=run, margins=margins, planned=(name,), **said)
+    outcome, after = whole(outcome, asked, engine, Share())
+    result = result_of(outcome, settings, seconds, summarise(after, before), members)
+    return sampled(replace(record, attacks={name: result}), name, dataset, outcome, samples)
 
 
 def sampled(record: Record, name: str, dataset: Dataset, outcome: Outcome, count: int) -> Record:

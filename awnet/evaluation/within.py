@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,11 @@ from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation.anytime import IMAGES, Anytime, Point, anytime
 from awnet.evaluation.keeping import Keeping
-from awnet.evaluation.likeness import likeness
-from awnet.evaluation.modulation import summarise
 from awnet.evaluation.preflight import Cleared
 from awnet.evaluation.record import Record
 from awnet.evaluation.remembering import remembering
 from awnet.evaluation.shared import Share
-from awnet.evaluation.unattacked import result_of, sampled, unattacked, whole
+from awnet.evaluation.unattacked import attacked_once
 from awnet.folders import replace_file
 from awnet.threat_model import ThreatModel
 
@@ -70,12 +66,12 @@ def within(
     """
     if (out / "record.json").exists():
         raise Mistake(f"{out} holds a record already; choose another --out")
-    given, (model, remarks) = model, cleared or Cleared(model)
-    engine = (engine or Engine()).suited(model, dataset)
-    keeping, began = Keeping(out, Share(), seconds=seconds, images=keep_adversarials), time.monotonic()
+    asked, remarks = cleared or Cleared(model)
+    engine = (engine or Engine()).suited(asked, dataset)
+    keeping = Keeping(out, Share(), seconds=60.0, images=keep_adversarials)
     with keeping.alone(), remembering(engine, out / "under-way", resume=resume) as remembers:
         found = anytime(
-            model,
+            asked,
             dataset,
             threat,
             seconds=seconds,
@@ -87,25 +83,28 @@ def within(
             watch=watch,
         )
         looked = dataset.subset(found.places)
-        outcome, before = whole(engine.predict(model, looked), model, engine, Share())
-        limit = len(looked) if len(looked) < len(dataset) else None
-        clean = result_of(outcome, None, time.monotonic() - began, summarise(before))
-        record = unattacked(
-            given,
-            looked,
-            clean=clean,
-            threat=threat,
-            run={"seed": seed, "engine": to_json(engine)},
-            margins=likeness(model, looked),
-            planned=(name,),
-            **{"limit": limit, "part": "the first of a random order", **said},
-        ).remarked(remarks)
-        outcome, after = whole(found.outcome, model, engine, Share())
         rungs = found.attacks[: max(1, int(found.met.max()))]
-        settings = {"kind": "Anytime", "seconds": seconds, "attacks": {rung: to_json(attacks[rung]) for rung in rungs}}
-        outcome = outcome._replace(spent=outcome.spent[:, : len(rungs)])
-        result = result_of(outcome, settings, found.curve[-1].seconds, summarise(after, before), rungs)
-        record = sampled(replace(record, attacks={name: result}), name, looked, outcome, samples)
+        part = {"part": "the first of a random order", "limit": len(looked) if len(looked) < len(dataset) else None}
+        outcome = found.outcome._replace(spent=found.outcome.spent[:, : len(rungs)])
+        record = attacked_once(
+            model,
+            asked,
+            looked,
+            engine,
+            name=name,
+            outcome=outcome,
+            settings={
+                "kind": "Anytime",
+                "seconds": seconds,
+                "attacks": {rung: to_json(attacks[rung]) for rung in rungs},
+            },
+            seconds=found.curve[-1].seconds,
+            members=rungs,
+            threat=threat,
+            seed=seed,
+            samples=samples,
+            **{**part, **said},
+        ).remarked(remarks)
         replace_file(out / "curve.csv", _curve(found))
         return keeping.save(record, name, outcome)
 
