@@ -14,7 +14,7 @@ them, trained by the true types and, as nobody tells them at test time, tested w
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf, isnan, nan
 from typing import NamedTuple
@@ -243,6 +243,14 @@ class AWNet(nn.Module):
         if not self.knob.omega:
             return {}
         return dict(zip(self._layers(), self.router(self.normalize(x)).signals, strict=True))
+
+    def hold(self, x: Images, signals: Mapping[str, Tensor]) -> Logits:
+        """Logits with these omega in place of the router's own, which goes on weighing the batch norms; see `Holding`."""
+        x = self.normalize(x)
+        routing = self.router(x)
+        own = zip(self._layers(), routing.signals, strict=True)
+        held = tuple(signals[name].to(x).expand_as(omega) if name in signals else omega for name, omega in own)
+        return self.classify(x, routing._replace(signals=held), Branch.MIXTURE)
 
     def _layers(self) -> Iterator[str]:
         """A name for each modulated convolution, in the order of the signals."""

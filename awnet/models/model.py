@@ -3,7 +3,8 @@
 Any `nn.Module` from [0, 1] images to logits can be trained, attacked and judged. The networks of this package are
 described by frozen `Architecture` settings, so that a checkpoint can say what to build before its weights are read. A
 model that also tells attacked images from clean ones offers `Detecting`, one whose filters change with the image
-`Modulating`, one whose decision of that kind can be attacked `Deciding`, one with thresholds to be set `Calibrating`.
+`Modulating` (and `Holding` where they can be held still), one whose decision of that kind can be attacked `Deciding`, one
+with thresholds to be set `Calibrating`.
 """
 
 from __future__ import annotations
@@ -141,6 +142,21 @@ class Modulating(Protocol):
         """The factors of each layer's filters, shape (b, filters), in the order of the layers, by a name for people.
 
         Empty where the model, as its knob is turned, scales none.
+        """
+        ...
+
+
+@runtime_checkable
+class Holding(Modulating, Protocol):
+    """A model that modulates, and can be asked what it would say if its filters were scaled otherwise."""
+
+    def hold(self, x: Images, signals: Mapping[str, Tensor]) -> Logits:
+        """Logits with these factors in place of the model's own, differentiable in x; all else is as the model has it.
+
+        Args:
+            x: the images in [0, 1], shape (b, c, h, w).
+            signals: by names of `signals`, each of shape (filters,) for all images, or (b, filters); other layers keep
+                their own.
         """
         ...
 

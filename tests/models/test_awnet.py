@@ -11,7 +11,19 @@ import torch
 import torch.nn.functional as F
 
 from awnet.errors import Mistake
-from awnet.models import MODELS, AWNet, AWNetConfig, Branch, Deciding, Knob, ResNetConfig, RouterConfig, Routing, create
+from awnet.models import (
+    MODELS,
+    AWNet,
+    AWNetConfig,
+    Branch,
+    Deciding,
+    Holding,
+    Knob,
+    ResNetConfig,
+    RouterConfig,
+    Routing,
+    create,
+)
 from awnet.models.dynamic_conv import DynamicConv2d, filters_per_image
 from awnet.models.mix_batch_norm import MixBatchNorm2d, MixConv2d, Route
 from awnet.models.router import tapped
@@ -531,6 +543,25 @@ def test_each_frozen_form_is_the_network_with_that_in_place_of_the_decision():
     assert equal(forced["unmodulated"], model.turned(Knob(p_max=0.6, omega=False))(x))
     assert equal(forced["detached"], model(x))
     assert "unmodulated" not in model.turned(Knob(omega=False)).forms
+
+
+def test_signals_can_be_held():
+    """At its own it is the model, at one the model without any; at others their gradient has none of the signals' own."""
+    x = images().requires_grad_()
+    model = awnet(x.detach(), depth=10, modulate_shortcuts=True, knob=Knob(type_bias=0.3, p_max=0.8))
+    assert isinstance(model, Holding)
+    own = {layer: omega.detach() for layer, omega in model.signals(x).items()}
+    assert equal(model.hold(x, own), model(x))
+    ones = {layer: torch.ones_like(omega[0]) for layer, omega in own.items()}
+    assert equal(model.hold(x, ones), model.turned(Knob(type_bias=0.3, p_max=0.8, omega=False))(x))
+    assert equal(model.hold(x, {}), model(x)) and equal(
+        model.turned(Knob(omega=False)).hold(x, {}), model.turned(Knob(omega=False))(x)
+    )
+    (gradient,) = torch.autograd.grad(model.hold(x, own)[:, 0].sum(), x)
+    (whole,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    d, e = torch.randn_like(x).sign(), 1e-6
+    slope = (model.hold(x.detach() + e * d, own) - model.hold(x.detach() - e * d, own))[:, 0].sum() / (2 * e)
+    assert torch.allclose((gradient * d).sum(), slope, rtol=1e-3) and not torch.allclose(gradient, whole)
 
 
 def test_images_are_forced_one_by_one():
