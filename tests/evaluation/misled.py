@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,43 @@ class Brittle(nn.Module):
         logits = self.net(x)
         roughness = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3))
         return torch.where((roughness > self.limit)[:, None], logits.roll(1, dims=1), logits)
+
+
+class Scaled(nn.Module):
+    """A network whose class scores are the filters, all positive, that are scaled image by image."""
+
+    def __init__(self, net: nn.Module, scale: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.scale = net, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hold(x, self.signals(x))
+
+    def signals(self, x: Tensor) -> dict[str, Tensor]:
+        return {"scores": self.scale(x)}
+
+    def hold(self, x: Tensor, signals: Mapping[str, Tensor]) -> Tensor:
+        return self.net(x).sigmoid() * signals["scores"]
+
+
+def common(x: Tensor) -> Tensor:
+    """One scale for all classes, which decides nothing."""
+    return (0.5 + x.mean((1, 2, 3)))[:, None].repeat(1, 3)
+
+
+def rugged(x: Tensor) -> Tensor:
+    """The same, except that it changes so fast that its slope drowns every other."""
+    return common(1e-3 * x) * (1 + 0.5 * (1e4 * x.mean((1, 2, 3))).sin())[:, None]
+
+
+def telling(x: Tensor) -> Tensor:
+    """What tells the class better than any filter: where the image is bright."""
+    return torch.stack([6 * band.mean((1, 2, 3)) for band in x.split(3, dim=2)], dim=1).exp()
+
+
+def fixed(x: Tensor) -> Tensor:
+    """The same for all images."""
+    return torch.tensor([1.0, 1.5, 0.7]).repeat(len(x), 1)
 
 
 def sound() -> nn.Module:

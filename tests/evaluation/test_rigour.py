@@ -21,6 +21,7 @@ from awnet.evaluation.record import Record
 from awnet.evaluation.rigour import CHECKS, rigour
 from awnet.losses import TargetedDLR
 from awnet.models import Knob, create
+from awnet.noise import permutation
 from awnet.threat_model import L1, L2, Linf
 from evaluation import misled
 from evaluation.misled import Around
@@ -251,6 +252,42 @@ def test_other_norms(threat, net):
     assert not [f for f in findings if f.status == "fail" and f.code not in ("C4", "C9")], findings
 
 
+@pytest.mark.parametrize(
+    ("scale", "status", "said"),
+    [
+        (misled.common, "pass", "it withstands no less: 67 %"),
+        (misled.rugged, "fail", "held up by the scales"),
+        (misled.telling, "warn", "are of use, or mislead"),
+    ],
+)
+def test_scales_held_still(scale, status, said, net):
+    """Scales that decide nothing, that drown the gradient of what decides, and that know what the filters do not."""
+    finding = found(misled.Scaled(net, scale), "C7")
+    assert finding.status == status and said in finding.meaning, finding
+    assert bool(finding.advice) is (status != "pass") and "steered, attacked, %" not in finding.figures
+    assert (finding.figures["images of frozen forms that break the whole, %"] > 0) is (scale is misled.rugged)
+
+
+def test_where_scales_are_held(net):
+    """At means over the images as they are and as they are attacked, at the former dealt out anew, and at one."""
+    model = misled.Scaled(net, lambda x: misled.telling(x) * misled.fixed(x))
+    x, y = DATA.batch(torch.arange(60))
+    attacked = APGD(threat=THREAT, steps=15)(model, x, y, ids=DATA.ids)
+    clean, moved = (model.signals(images)["scores"].mean(0) for images in (x, attacked))
+    scales = {
+        "omega at its clean mean": clean,
+        "omega at its attacked mean": moved,
+        "omega dealt out anew": clean[permutation(0, 3)],
+        "unmodulated": torch.ones(3),
+    }
+    figures, seen = found(model, "C7").figures, set[float]()
+    for name, omega in scales.items():
+        right = (model.hold(x, {"scores": omega}).argmax(1) == y).double().mean().item()
+        assert figures[f"{name}, clean, %"] == pytest.approx(100 * right), name
+        seen.add(figures[f"{name}, clean, %"])
+    assert len(seen) == 4, "each form is another"
+
+
 def test_it_works_on_an_awnet():
     x, _ = DATA.batch(torch.arange(20))
     model = unsettle(create(DYNAMIC, classes=CLASSES, channels=1), x)
@@ -258,7 +295,8 @@ def test_it_works_on_an_awnet():
     by = {finding.code: finding for finding in findings}
     assert by["C2"].figures["images with a wrong gradient, %"] == 0
     assert "signals with a saturated tanh, %" in by["C2"].figures
-    assert {"clean, attacked, %", "unmodulated, attacked, %"} <= by["C7"].figures.keys()
+    forms = ("clean", "unmodulated", "omega at its clean mean", "omega dealt out anew", "steered")
+    assert {f"{form}, attacked, %" for form in forms} <= by["C7"].figures.keys()
 
 
 def test_a_model_whose_only_form_is_its_own_decision_without_a_gradient():

@@ -17,7 +17,8 @@ from awnet.attacks.engine import Engine, Outcome, TensorExamples
 from awnet.attacks.pgd import PGD
 from awnet.evaluation.finding import STATUSES, Finding, Status
 from awnet.evaluation.record import Record
-from awnet.models.model import device_of
+from awnet.evaluation.rigour.forms import Form
+from awnet.models.model import Deciding, device_of
 from awnet.noise import Noise
 from awnet.registry import Registry
 from awnet.threat_model import L2, Linf, ThreatModel
@@ -82,6 +83,12 @@ class Trial:
     def clean(self) -> Outcome:
         """What the model says of the images as they are."""
         return self.engine.predict(self.model, self.examples)
+
+    @cached_property
+    def forms(self) -> dict[str, Form]:
+        """The frozen forms of a model that decides, by name; the same ones for every check, so that `run` knows them."""
+        names = self.model.forms if isinstance(self.model, Deciding) else ()
+        return {name: Form(self.model, name) for name in names}
 
     @property
     def attack(self) -> Attack:

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from awnet.attacks.attack import evaluate
 from awnet.evaluation.metrics import accuracy, paired_difference
-from awnet.evaluation.rigour.branches import Form
 from awnet.evaluation.rigour.check import Part, Trial, check, percent
-from awnet.models.model import Deciding
 from awnet.noise import Noise
 
 OFTEN = 10.0  # % of the images from which on a sign counts
@@ -67,7 +65,7 @@ def failing(trial: Trial) -> Iterator[Part]:
             GRADIENT,
         ),
     ]
-    if isinstance(trial.model, Deciding):
+    if trial.forms:
         moved, share = _transfers(trial)
         figures["made with the decision's gradient cut, break more, %"] = share
         signs.append((moved, f"images made with the decision's gradient cut break {share:.0f} % more", TRANSFER))
@@ -114,10 +112,9 @@ def _followed(trial: Trial) -> Path:
 
 def _transfers(trial: Trial) -> tuple[bool, float]:
     """Whether images made with the decision held still break more than those made on the model as it is, and how many."""
-    assert isinstance(trial.model, Deciding)
-    if "detached" not in trial.model.forms:
+    if "detached" not in trial.forms:
         return False, 0.0
     plain = trial.run(trial.attack).correct & trial.clean.correct
-    made = trial.run(trial.attack, Form(trial.model, "detached")).x_adv
+    made = trial.run(trial.attack, trial.forms["detached"]).x_adv
     left = plain & trial.right(made)
     return paired_difference(plain, left).low > 0, percent(plain & ~left)
