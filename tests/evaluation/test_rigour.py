@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from awnet.attacks import APGD, FAB, PGD, Engine, Square, Suite, TensorExamples, deep_sloth, fgsm
+from awnet.attacks import APGD, FAB, PGD, Engine, Square, Suite, TensorExamples, Transfer, deep_sloth, fgsm
 from awnet.attacks.adaptive import joint
+from awnet.config import to_json
 from awnet.conformance.planted import BALL, Planted, planted_sample
 from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
@@ -159,6 +160,50 @@ def test_transferred_images_may_find_less(net):
 def test_an_attack_that_has_not_converged():
     finding = found(Planted("honest"), "C4", _of(Planted("honest")), BALL, steps=1)
     assert finding.status in ("warn", "fail") and "has not converged" in finding.meaning, finding
+
+
+@pytest.mark.parametrize(
+    ("attack", "status"),
+    [
+        (PGD(threat=THREAT, steps=3), "fail"),
+        (PGD(threat=THREAT, steps=2, step_size=0.1), "pass"),
+        (STRONG["pgd"], "pass"),
+    ],
+    ids=["eleven more", "one more", "none more"],
+)
+def test_the_attack_of_the_record_is_doubled(attack, status, net):
+    """As many images fall to twice its steps as they do by hand; one of 60 is no proof that it is more than 0.2 points."""
+    weak = PGD(threat=THREAT, steps=1, step_size=0.01, initial="zero")
+    record = evaluate(net, DATA, {"ours": attack, "weak": weak}, threat=THREAT, engine=ENGINE)
+    finding = found(net, "C4", record=record)
+    x, y = DATA.batch(torch.arange(60))
+    twice = net(replace(attack, steps=2 * attack.steps)(net, x, y, ids=DATA.ids)).argmax(1) == y
+    more = int((record.attacks["ours"].correct & ~twice).sum())
+    assert finding.status == status and "ours, the strongest of the record" in finding.meaning, finding
+    assert f"breaks {more} of 60 images more so" in finding.meaning
+    assert finding.figures["points that ours takes once doubled"] == pytest.approx(100 * more / 60)
+    assert ("has not converged" in finding.meaning) is (status != "pass") is bool(finding.advice)
+    assert ("too few to be told" in finding.meaning) is (more == 1)
+
+
+def test_who_of_the_record_is_doubled(net):
+    """Of a suite who broke the most; nobody who takes too long, asks another network or has another ball."""
+    lame, apgd = PGD(threat=THREAT, steps=2, step_size=0.01), APGD(threat=THREAT)
+    suite = Suite(members=(("lame", lame), ("apgd", apgd), ("again", apgd)))
+    record = evaluate(net, DATA, {"lame": lame, "suite": suite}, threat=THREAT, engine=ENGINE)
+    figures = found(net, "C4", record=record).figures
+    assert figures["points that suite: apgd takes once doubled"] == 0
+    on = figures["images on which it was doubled"]
+    assert 16 <= on < 60, "as many as withstand 8 x 15 x 60 gradients, at 403 each, and who falls anyhow"
+    elsewhere = replace(record, ids=record.ids + 1000)
+    for other in (elsewhere, replace(record, attacks={}), None):
+        assert "double" not in found(net, "C4", record=other).meaning
+    for settings in (Square(threat=THREAT), APGD(threat=Linf(0.2)), Transfer(attack=apgd, surrogate="gone")):
+        result = replace(record.attacks["suite"], settings=to_json(settings), members=None)
+        said = found(net, "C4", record=replace(record, attacks={"lame": record.attacks["lame"], "other": result}))
+        assert "lame, the strongest of the record that there is time to double" in said.meaning
+        alone = found(net, "C4", record=replace(record, attacks={"other": result}))
+        assert ("no time here to double" in alone.meaning) is isinstance(settings, Square)
 
 
 def _of(model: Planted) -> TensorExamples:

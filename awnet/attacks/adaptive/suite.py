@@ -13,15 +13,13 @@ steps and twice the runs, on who still stands. What those find is by how far the
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from awnet.attacks.adaptive.constrained import orthogonal, selective, stay
 from awnet.attacks.adaptive.joint import joint
 from awnet.attacks.adaptive.parts import expert_only, router_only
-from awnet.attacks.adaptive.steer import Steer
 from awnet.attacks.adaptive.warm_start import small, warm
 from awnet.attacks.apgd import APGD
-from awnet.attacks.attack import Attack
+from awnet.attacks.effort import more
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.suite import Suite
 from awnet.losses import TargetedDLR
@@ -58,20 +56,13 @@ def adaptive_suite(threat: ThreatModel) -> Suite:
 
 def doubled(suite: Suite) -> Suite:
     """Each attack of a suite with twice the steps and twice the runs; its random starts follow its place in a suite."""
-    return Suite(members=tuple((f"{name} twice", _more(attack, steps=2, runs=2)) for name, attack in suite.members))
+    return Suite(members=tuple((f"{name} twice", more(attack, steps=2, runs=2)) for name, attack in suite.members))
 
 
 def insisting(suite: Suite, names: Collection[str], times: int) -> Suite:
     """The named attacks of a suite with so many times their runs: what still finds something gets more of the same."""
     chosen = [(name, attack) for name, attack in suite.members if name in names]
-    return Suite(members=tuple((f"{name} x{times}", _more(attack, steps=1, runs=times)) for name, attack in chosen))
-
-
-def _more(attack: Attack, *, steps: int, runs: int) -> Attack:
-    """With so many times the steps, of each leg where there are two, and so many times the runs."""
-    assert isinstance(attack, APGD | Steer)
-    more = replace(attack, steps=steps * attack.steps, restarts=runs * attack.restarts)
-    return replace(more, then=steps * more.then) if isinstance(more, Steer) else more
+    return Suite(members=tuple((f"{name} x{times}", more(attack, runs=times)) for name, attack in chosen))
 
 
 def adaptive_twice(threat: ThreatModel) -> Suite:

@@ -77,7 +77,8 @@ def rigour(
         engine: how attacks are run.
         seed: of the random numbers, and of the choice of images.
         limit: at most so many images are looked at.
-        steps: of the checks' own attacks; all checks together ask for about 30 times as many gradients an image.
+        steps: of the checks' own attacks; all checks together ask for about 30 times as many gradients an image, and
+            for up to 8 times more where a record's attack is doubled.
         record: the evaluation whose claims are to be believed, if there is one.
         checks: their codes; all of them by default.
         progress: told the name of the check that begins.

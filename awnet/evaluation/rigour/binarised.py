@@ -20,11 +20,9 @@ from awnet.attacks.attack import Attack
 from awnet.attacks.fab import FAB
 from awnet.attacks.pgd import PGD
 from awnet.attacks.square import Square
-from awnet.attacks.suite import Suite
-from awnet.config import from_json
-from awnet.errors import Mistake
 from awnet.evaluation.metrics import accuracy
 from awnet.evaluation.rigour.check import Part, Trial, check, percent
+from awnet.evaluation.rigour.recorded import attacks_of, named
 from awnet.losses import CrossEntropy, Margin, Unsure
 from awnet.noise import Noise
 from awnet.types import Images, Logits
@@ -165,7 +163,8 @@ def _attacks(trial: Trial) -> tuple[dict[str, Attack], list[str]]:
     """
     found: dict[str, Attack] = {}
     left_out: list[str] = []
-    for name, attack in _recorded(trial):
+    recorded = ((named(result, member), attack) for result, of in attacks_of(trial) for member, attack in of.items())
+    for name, attack in recorded:
         climbs = isinstance(attack, APGD | FAB | Square) or (
             isinstance(attack, PGD) and not isinstance(attack.loss, Unsure)
         )
@@ -178,13 +177,3 @@ def _attacks(trial: Trial) -> tuple[dict[str, Attack], list[str]]:
         "apgd-ce": APGD(threat=trial.threat, loss=CrossEntropy(), steps=trial.steps),
     }
     return found or own, left_out
-
-
-def _recorded(trial: Trial) -> Iterator[tuple[str, Attack]]:
-    for name, result in trial.record.attacks.items() if trial.record else ():
-        try:
-            attack = from_json(result.settings)
-        except Mistake:  # of a version to come
-            continue
-        members = attack.members if isinstance(attack, Suite) else (("", attack),)
-        yield from ((f"{name}: {member}" if member else name, each) for member, each in members)

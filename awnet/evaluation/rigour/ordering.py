@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import permutations
 
-import torch
 from torch import Tensor
 
 from awnet.attacks.attack import Attack
@@ -19,6 +18,7 @@ from awnet.evaluation.kinds import FEEBLE, WEAKER, kind, knows_the_router
 from awnet.evaluation.metrics import accuracy, paired_difference, worst_case
 from awnet.evaluation.rigour.branches import steering
 from awnet.evaluation.rigour.check import Part, Trial, check, percent
+from awnet.evaluation.rigour.recorded import shared
 from awnet.models.model import Deciding
 from awnet.noise import Noise
 
@@ -91,16 +91,10 @@ def _own(trial: Trial) -> dict[str, Tensor]:
 
 def _recorded(trial: Trial) -> tuple[dict[str, Tensor], Tensor]:
     """Correctness under the record's attacks of the images that it shares with the trial, and which of the trial's they are."""
-    record, ids = trial.record, trial.examples.ids
-    none = torch.zeros(0, dtype=torch.int64)
-    if record is None or not len(record):
-        return {}, none
-    order = record.ids.argsort(stable=True)
-    place = torch.searchsorted(record.ids[order], ids).clamp(max=len(order) - 1)
-    rows = (record.ids[order][place] == ids).nonzero()[:, 0]
-    of = order[place[rows]]
-    if not len(rows):
-        return {}, none
+    rows, of = shared(trial)
+    record = trial.record
+    if record is None or not len(rows):
+        return {}, rows
     found = {name: result.correct[of] & record.clean.correct[of] for name, result in record.attacks.items()}
     return {f"{name}{OF_RECORD}": hits for name, hits in found.items()}, rows
 

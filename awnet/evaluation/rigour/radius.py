@@ -12,17 +12,16 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from awnet.attacks.apgd import APGD
 from awnet.evaluation.metrics import accuracy, paired_difference
 from awnet.evaluation.rigour.check import Part, Trial, check, percent
+from awnet.evaluation.rigour.doubling import own_doubled, recorded_doubled
 
 GRID = (0.25, 0.5, 1.0, 2.0, 4.0)  # of eps
-MOVES = 0.002  # of accuracy: what doubling may change
 
 
 @check("C4", "eps, steps and restarts")
 def converged(trial: Trial) -> Iterator[Part]:
-    """Along eps, at the largest eps, and with twice the steps and the runs."""
+    """Along eps, at the largest eps, and with twice the steps and the runs, of the check's own attack and of the record's."""
     eps, all_of_it = trial.threat.eps, trial.unbounded
     radii = [factor * eps for factor in GRID if 0 < factor * eps < all_of_it / 2]
     found = {radius: _correct(trial, radius) for radius in (*radii, all_of_it / 2, all_of_it)}
@@ -47,7 +46,8 @@ def converged(trial: Trial) -> Iterator[Part]:
         yield Part("warn", text, MASKED)
     else:
         yield Part("pass", "An attack that may change everything leaves nothing.")
-    yield from _doubled(trial)
+    yield from own_doubled(trial)
+    yield from recorded_doubled(trial)
 
 
 MASKED = "The gradient may be masked: add attacks without gradients, other losses, restarts, and look at C2 and C9."
@@ -55,24 +55,6 @@ MASKED = "The gradient may be masked: add attacks without gradients, other losse
 
 def _correct(trial: Trial, radius: float) -> Tensor:
     return trial.run(trial.attack.within(replace(trial.threat, eps=radius))).correct & trial.clean.correct
-
-
-def _doubled(trial: Trial) -> Iterator[Part]:
-    """Twice the steps, twice the runs."""
-    base = APGD(threat=trial.threat, steps=trial.steps)
-    once = trial.run(base).correct & trial.clean.correct
-    for what, more in (("steps", replace(base, steps=2 * base.steps)), ("restarts", replace(base, restarts=2))):
-        gap = paired_difference(once, once & trial.run(more).correct)
-        figures = {f"points that twice the {what} take": 100 * gap.value}
-        if gap.value <= MOVES or gap.low <= 0:
-            reach = (
-                f"at most {100 * max(gap.high, 0):.1f} points" if gap.value > MOVES else f"{100 * gap.value:.1f} points"
-            )
-            yield Part("pass", f"Twice the {what} take {reach}.", "", figures)
-        else:
-            text = f"Twice the {what} take {100 * gap.value:.1f} points more: the attack has not converged."
-            advice = f"Run the attacks with more {what}, until doubling takes less than {100 * MOVES:g} points."
-            yield Part("fail" if gap.low > 0.05 else "warn", text, advice, figures)
 
 
 def _text(trial: Trial, radius: float) -> str:
