@@ -77,8 +77,8 @@ def rigour(
         engine: how attacks are run.
         seed: of the random numbers, and of the choice of images.
         limit: at most so many images are looked at.
-        steps: of the checks' own attacks; all checks together ask for about 30 times as many gradients an image, and
-            for up to 8 times more where a record's attack is doubled.
+        steps: of the checks' own attacks; all checks together ask for about 30 times as many gradients an image, and with a
+            record, whose attacks are run anew with more steps and from other seeds, for up to half as many again.
         record: the evaluation whose claims are to be believed, if there is one.
         checks: their codes; all of them by default.
         progress: told the name of the check that begins.

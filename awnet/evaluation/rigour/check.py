@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf
+from math import comb, inf
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,8 @@ from awnet.noise import Noise
 from awnet.registry import Registry
 from awnet.threat_model import L2, Linf, ThreatModel
 from awnet.types import Images, Logits
+
+MOVES = 0.002  # of accuracy: what more effort, or another seed, may move once an attack has converged
 
 
 class Part(NamedTuple):
@@ -62,7 +64,7 @@ class Trial:
     seed: int
     steps: int
     record: Record | None
-    known: dict[tuple[nn.Module, Attack], Outcome] = field(default_factory=dict, repr=False)
+    known: dict[tuple[nn.Module, Attack, int], Outcome] = field(default_factory=dict, repr=False)
 
     @property
     def x(self) -> Images:
@@ -107,11 +109,11 @@ class Trial:
         radius = 1.0 if isinstance(self.threat, Linf) else pixels**0.5 if isinstance(self.threat, L2) else pixels
         return min(radius, self.threat.largest_eps)
 
-    def run(self, attack: Attack, model: nn.Module | None = None) -> Outcome:
-        """What an attack does to the images, or to a relative of the model; no attack is run twice."""
-        key = (model or self.model, attack)
+    def run(self, attack: Attack, model: nn.Module | None = None, seed: int | None = None) -> Outcome:
+        """What an attack does to the images, by a relative of the model or another seed if need be; none is run twice."""
+        key = (model or self.model, attack, self.seed if seed is None else seed)
         if key not in self.known:
-            self.known[key] = self.engine.run(attack, key[0], self.examples, seed=self.seed)
+            self.known[key] = self.engine.run(attack, key[0], self.examples, seed=key[2])
         return self.known[key]
 
     @torch.no_grad()
@@ -163,6 +165,12 @@ def check(code: str, name: str) -> Callable[[Looks], Check]:
 def percent(hits: Tensor) -> float:
     """The share of True in percent; 0 of none."""
     return 100 * hits.double().mean().item() if len(hits) else 0.0
+
+
+def surely_more(count: int, n: int) -> bool:
+    """Whether so many of n images are more than effort may move; wrongly so one time in twenty, by the binomial tail."""
+    below = sum(comb(n, k) * MOVES**k * (1 - MOVES) ** (n - k) for k in range(count))
+    return 1 - below < 0.05
 
 
 def column(t: Tensor) -> Tensor:

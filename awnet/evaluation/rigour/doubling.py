@@ -8,27 +8,23 @@ stood too long for certain, so their share is held against the bar there, not a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import comb
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from awnet.attacks.adaptive.paper import PaperAdaptive
 from awnet.attacks.attack import Attack
 from awnet.attacks.effort import more
 from awnet.attacks.engine import TensorExamples
-from awnet.attacks.transfer import Transfer
 from awnet.evaluation.metrics import accuracy, paired_difference
-from awnet.evaluation.rigour.check import Part, Trial
-from awnet.evaluation.rigour.recorded import attacks_of, named, shared
+from awnet.evaluation.rigour.check import MOVES, Part, Trial, surely_more
+from awnet.evaluation.rigour.recorded import shared, strongest
 from awnet.noise import permutation
 from awnet.types import Hits
 
-MOVES = 0.002  # of accuracy: what doubling may change
 SURELY = 0.05  # of accuracy, from which on a number that has not converged is none
-SPENT = 8  # times the steps of the checks' own attack: what may be asked for each image of the trial
-FEWEST = 16  # images that withstand the record's attack, of which its doubling would show too little
+SPENT = 4  # times the steps of the checks' own attack: what may be asked for each image of the trial
+FEWEST = 12  # images that withstand the record's attack, of which its doubling would show too little
 
 
 def own_doubled(trial: Trial) -> Iterator[Part]:
@@ -66,17 +62,12 @@ def recorded_doubled(trial: Trial) -> Iterator[Part]:
     }
     who = f"{claim.name}, the strongest of the record that there is time to double,"
     text = f"{who} breaks {count} of {len(fell)} images more so"
-    if _chance(count, len(fell)) < 0.05:
+    if surely_more(count, len(fell)):
         advice = _advice("steps and restarts")
         yield Part("fail" if took.low > SURELY else "warn", f"{text}: it has not converged.", advice, figures)
     else:
         unsure = f", too few to be told from {100 * MOVES:g} points" if count else ""
         yield Part("pass", f"{text}{unsure}.", "", figures)
-
-
-def _chance(count: int, n: int) -> float:
-    """How likely so many of n images or more are broken where doubling takes no more than it may; one side of it, exactly."""
-    return 1 - sum(comb(n, k) * MOVES**k * (1 - MOVES) ** (n - k) for k in range(count))
 
 
 def _advice(what: str) -> str:
@@ -105,7 +96,7 @@ def _claims(trial: Trial) -> Iterator[Claim]:
     order = permutation(trial.seed, len(rows))
     rows, of = rows[order], of[order]
     right = trial.clean.correct[rows]
-    for name, attack, correct in _strongest(trial):
+    for name, attack, correct in strongest(trial):
         stood = right & correct[of]
         if stood.any():
             yield Claim(name, attack, rows, stood)
@@ -117,24 +108,3 @@ def _in_time(trial: Trial, claim: Claim) -> Claim | None:
     early = claim.stood.cumsum(0) <= most
     enough = int(claim.stood[early].sum()) >= min(FEWEST, int(claim.stood.sum()))
     return claim._replace(rows=claim.rows[early], stood=claim.stood[early]) if enough else None
-
-
-def _strongest(trial: Trial) -> Iterator[tuple[str, Attack, Hits]]:
-    """The record's attacks and what withstood them, the strongest first; among those of a suite, whoever broke the most."""
-    if trial.record is None:
-        return
-    results = trial.record.attacks
-    found = sorted(reversed([*attacks_of(trial)]), key=lambda of: int(results[of[0]].correct.sum()))
-    for result, attacks in found:  # among equals the last, as the weak ones are mostly named first
-        members, broken = results[result].members, dict.fromkeys(attacks, 0)
-        if members:
-            broken |= {name: int((members.broken_by == place).sum()) for place, name in enumerate(members.names)}
-        for member in sorted(attacks, key=lambda name: -broken[name]):
-            attack = attacks[member]
-            if isinstance(attack, Attack) and attack.threat == trial.threat and not _needs_another(attack):
-                yield named(result, member), attack, results[result].correct
-
-
-def _needs_another(attack: Attack) -> bool:
-    """Whether it asks a second network, whose checkpoint may be elsewhere by now."""
-    return isinstance(attack, Transfer) or (isinstance(attack, PaperAdaptive) and attack.teacher != "")

@@ -1,7 +1,8 @@
 """C10: what a record says, and does not say, of how its numbers came about.
 
 Carlini et al. (2019), sections 4.1 and 6: all test images, none of them used to choose the checkpoint, and everything that is
-needed to repeat the evaluation. Read from the record alone; on the report's page it stands for the same doubts there.
+needed to repeat the evaluation. Read from the record alone, but for what another seed would have said; on the report's page it
+stands for the same doubts there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 
 from awnet.evaluation.metrics import accuracy
 from awnet.evaluation.rigour.check import Part, Trial, check
+from awnet.evaluation.rigour.seeds import seeded
 
 FEW = 1000  # images below which an interval is wider than most differences that are claimed
 
@@ -63,3 +65,4 @@ def honest(trial: Trial) -> Iterator[Part]:
         yield Part("warn", f"The record does not say {', '.join(lacks)}.", "Say it beside the number.")
     text = f"All images, chosen honestly and told in full; one seed, and the worst case is known to ±{half:.1f} points."
     yield Part("pass", text, "", figures)
+    yield from seeded(trial)

@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from awnet.attacks.adaptive.paper import PaperAdaptive
+from awnet.attacks.attack import Attack
 from awnet.attacks.suite import Suite
+from awnet.attacks.transfer import Transfer
 from awnet.config import from_json
 from awnet.errors import Mistake
 from awnet.evaluation.rigour.check import Trial
+from awnet.types import Hits
 
 
 class Shared(NamedTuple):
@@ -46,3 +50,24 @@ def attacks_of(trial: Trial) -> Iterator[tuple[str, dict[str, Any]]]:
 def named(result: str, member: str) -> str:
     """What an attack is called for people."""
     return f"{result}: {member}" if member else result
+
+
+def strongest(trial: Trial) -> Iterator[tuple[str, Attack, Hits]]:
+    """The record's attacks and what withstood them, the strongest first; among those of a suite, whoever broke the most."""
+    if trial.record is None:
+        return
+    results = trial.record.attacks
+    found = sorted(reversed([*attacks_of(trial)]), key=lambda of: int(results[of[0]].correct.sum()))
+    for result, attacks in found:  # among equals the last, as the weak ones are mostly named first
+        members, broken = results[result].members, dict.fromkeys(attacks, 0)
+        if members:
+            broken |= {name: int((members.broken_by == place).sum()) for place, name in enumerate(members.names)}
+        for member in sorted(attacks, key=lambda name: -broken[name]):
+            attack = attacks[member]
+            if isinstance(attack, Attack) and attack.threat == trial.threat and not _needs_another(attack):
+                yield named(result, member), attack, results[result].correct
+
+
+def _needs_another(attack: Attack) -> bool:
+    """Whether it asks a second network, whose checkpoint may be elsewhere by now."""
+    return isinstance(attack, Transfer) or (isinstance(attack, PaperAdaptive) and attack.teacher != "")
