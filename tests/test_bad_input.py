@@ -190,6 +190,11 @@ MISTAKES = {
         "takes images of shape (3, 8, 8), digits has (1, 8, 8)",
         damage=bad.said("dynamic/best/model.json", lambda about: about.update(shape=[3, 8, 8])),
     ),
+    "a surrogate of other classes": Case(
+        [*EVALUATE, "--surrogates", "PLACE/dynamic"],
+        "has 5 classes, digits has 10",
+        damage=bad.said("dynamic/best/model.json", lambda about: about.update(classes=list("abcde"))),
+    ),
     "a surrogate that is not there": Case([*EVALUATE, "--surrogates", "missing"], "missing"),
     # --- the threat ---
     "eps in 255ths": Case(recipe("--threat.eps", "8"), "8/255"),

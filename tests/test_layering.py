@@ -15,7 +15,7 @@ LAYERS = """
 errors interrupt folders json_file noise types registry config threat_model losses processor provenance
 data
 models
-checkpoint
+checkpoint modules
 attacks
 detection
 training evaluation conformance

@@ -41,7 +41,7 @@ class Transfer(Attack):
     Args:
         attack: what is done to the surrogate; it goes to its last step, since an image that only just fools the surrogate
             rarely fools another network.
-        surrogate: a checkpoint. It normalises inside, as every network here.
+        surrogate: the name of a network (`awnet.attacks.second_network`). It normalises inside, as every network here.
     """
 
     attack: APGD | PGD
@@ -68,7 +68,8 @@ class Transfer(Attack):
         if bool((state.step > 0).all()):  # examples that take two steps each keep in step
             return state._replace(step=state.step + 1)
         attack = replace(self.attack, stop_on_success=False)
-        found = perturb(attack, second_network(self.surrogate, state.x.device), state.x, state.y, noise)
+        x = state.x.contiguous()  # a network that uses .view cannot read channels last
+        found = perturb(attack, second_network(self.surrogate, x.device), x, state.y, noise)
         return state._replace(x_adv=found, step=state.step + 1)
 
     def done(self, state: TransferState) -> Hits:

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from awnet.cli.arguments import parse
-from awnet.cli.checkpoints import images_for, load_checkpoint
-from awnet.cli.modules import is_module, load_module
+from awnet.cli.checkpoints import check_device, images_for, load_checkpoint
 from awnet.cli.subject import label_of
 from awnet.cli.waiting import waiting
 from awnet.errors import Mistake
+from awnet.modules import is_module, load_module
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,6 +80,7 @@ def analyse(argv: Sequence[str]) -> None:
         raise Mistake(
             f"--limit counts images, 0 or at least 2, and --gradients 0 or more; got {options.limit} and {options.gradients}"
         )
+    check_device(options.device)
     loaded = _loaded(options.checkpoints, options.device)
     networks = {name: filters_of(model) for name, (model, _) in loaded.items()}
     most = max(len(filters.layers) for filters in networks.values())

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from awnet.cli.arguments import parse
 from awnet.cli.checkpoints import named
+from awnet.cli.second_networks import check_second, short_name
 from awnet.cli.subject import Subject, subject_of
 from awnet.cli.waiting import waiting
 from awnet.errors import Mistake
@@ -40,7 +41,8 @@ class Evaluate:
     protocol: str | None = None
     """A versioned list of attacks with every setting written down, such as standard@1, instead (awnet list protocols)."""
     surrogates: tuple[Path, ...] = ()
-    """Other checkpoints, whose adversarial images (of PGD_sat and CW_inf, as in the paper) are shown to this network too."""
+    """Other networks, whose adversarial images (of PGD_sat and CW_inf, as in the paper) are shown to this one too: checkpoints,
+    runs, or any network as package.module:attribute or timm:NAME."""
     budget: str | None = None
     """Run a ladder of attacks of our choice for so long, such as 10m: the record has the best upper bound on the robust
     accuracy that this finds, and curve.csv beside it tells how it fell."""
@@ -119,7 +121,7 @@ def _evaluate(options: Evaluate, share: Share) -> None:
     _check_together(options)
     if options.indices:
         subject = subject._replace(dataset=named(subject.dataset, options.indices))
-    attacks = _attacks(options, subject)
+    attacks = _attacks(options, subject, quiet=not share.leads)
     if options.rigour_images < 1:
         raise Mistake(f"the checks look at 1 or more images, got --rigour-images {options.rigour_images}")
     if (options.budget or options.settle) and share.world > 1:
@@ -189,10 +191,9 @@ def _check_together(options: Evaluate) -> None:
         raise Mistake(f"{options.protocol} says itself which attacks are run; leave out --attacks or --protocol")
 
 
-def _attacks(options: Evaluate, subject: Subject) -> dict[str, Attack | Suite]:
+def _attacks(options: Evaluate, subject: Subject, *, quiet: bool) -> dict[str, Attack | Suite]:
     """Those that are asked for; within a budget the ladder, which ends with the adaptive ones where there is a decision."""
     from awnet.attacks import ATTACKS, adaptive_suite, transferred
-    from awnet.checkpoint import read_about
     from awnet.evaluation.anytime import ladder
     from awnet.evaluation.protocol import attacks_of
     from awnet.models import Deciding
@@ -201,20 +202,25 @@ def _attacks(options: Evaluate, subject: Subject) -> dict[str, Attack | Suite]:
     attacks = {name: ATTACKS[name](threat) for name in options.attacks}
     if options.protocol:
         attacks = attacks_of(options.protocol, threat)
-    names = [surrogate.name for surrogate in options.surrogates]
-    for surrogate in options.surrogates:  # that each is there and fits, before hours of other attacks
-        shape = tuple(read_about(surrogate)["shape"])
-        if shape != tuple(subject.dataset.shape):
-            raise Mistake(
-                f"the surrogate {surrogate} takes images of shape {shape}, {subject.dataset.name} has "
-                f"{tuple(subject.dataset.shape)}"
-            )
-        source = surrogate.name if names.count(surrogate.name) == 1 else surrogate  # RUN/best of one run and another
+    for surrogate in options.surrogates:
+        _check_second(surrogate, "surrogate", subject, options, quiet=quiet)
+        source = short_name(surrogate, options.surrogates)
         found = transferred(threat, str(surrogate))
         attacks |= {f"{name} from {source}": attack for name, attack in found.items()}
     if options.budget:
         attacks = ladder(threat) | ({"adaptive": adaptive_suite(threat)} if isinstance(subject.model, Deciding) else {})
     return attacks
+
+
+def _check_second(name: Path, role: str, subject: Subject, options: Evaluate, *, quiet: bool) -> None:
+    """That it is there and fits, and what is odd about it."""
+    from awnet.models.model import device_of
+
+    with waiting(f"a look at the {role}", quiet=quiet):
+        there = device_of(subject.model, options.device)
+        said = check_second(name, role, subject.dataset, there, trust_range=options.trust_range)
+    for sentence in () if quiet else said:
+        print(f"note: {sentence}", file=sys.stderr)
 
 
 def _engine(options: Evaluate) -> Engine:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from awnet.cli.checkpoints import TOLD, beside, check_told, images_for, load_checkpoint, turned
-from awnet.cli.modules import is_module, load_module
+from awnet.cli.checkpoints import TOLD, beside, check_device, check_told, images_for, load_checkpoint, turned
 from awnet.errors import Mistake
+from awnet.modules import is_module, load_module
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,6 +99,7 @@ def _own(options: Evaluate | Detect) -> Subject:
             f"{name} does not say what it was trained for: give {', '.join(lacks)} too, as in --data cifar10 --eps 8/255 "
             "--norm linf"
         )
+    check_device(options.device)
     model = load_module(name, options.device)
     model, _ = turned(model, options)
     return Subject(

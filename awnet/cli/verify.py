@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from awnet.cli.arguments import parse
-from awnet.cli.checkpoints import load_checkpoint
-from awnet.cli.modules import is_module, load_module
+from awnet.cli.checkpoints import check_device, load_checkpoint
 from awnet.errors import Mistake
+from awnet.modules import is_module, load_module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ def verify(argv: Sequence[str]) -> None:
     name = options.model or Path(record.model.get("checkpoint") or record.model.get("spec") or "")
     if name == Path():
         raise Mistake(f"the record in {options.record} does not say which network it is about; give --model")
+    check_device(options.device)
     if is_module(name):
         model, config = load_module(str(name), options.device), DataConfig()
     elif options.model is None and not name.exists():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from attacks.nets import lively
-from awnet.attacks import APGD, PGD, Engine, TensorExamples, Transfer, deep_sloth
+from awnet.attacks import APGD, PGD, Attack, Engine, TensorExamples, Transfer, deep_sloth
+from awnet.attacks.adaptive import PaperAdaptive
 from awnet.checkpoint import load, save_model
 from awnet.config import from_json, to_json
 from awnet.errors import Mistake
@@ -42,6 +46,34 @@ def test_it_is_the_attack_on_the_surrogate_shown_to_the_model(attack: APGD | PGD
     with torch.no_grad():
         assert torch.equal(found.prediction, model.eval()(expected).argmax(1))
     assert (found.backwards == 0).all() and (found.forwards == 3).all()
+
+
+class Particular(nn.Module):
+    """A network that reads no images with channels last, and changes those that it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x.sub_(0.5)).view(len(x), -1))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        Transfer(attack=PGD(threat=BALL, steps=3), surrogate="theirs:net"),
+        PaperAdaptive(threat=BALL, steps=3, teacher="theirs:net", through_teacher=True),
+    ],
+    ids=["surrogate", "teacher"],
+)
+def test_a_second_network_of_somebody_elses(attack: Attack, monkeypatch: pytest.MonkeyPatch):
+    """The engine's images have channels last; the second network need not know."""
+    monkeypatch.setitem(sys.modules, "theirs", SimpleNamespace(net=Particular()))
+    model = lively(create(NET, classes=5, seed=2), X)
+    found = Engine(batch_size=4).run(attack, model, TensorExamples(X, Y, torch.arange(10)), seed=3)
+    torch.testing.assert_close(found.x_adv, attack(model, X, Y, seed=3), rtol=0, atol=1e-4)
+    assert not torch.equal(found.x_adv, X)
 
 
 def test_its_settings_come_back(surrogate: str):

@@ -15,9 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks import APGD, ATTACKS, Engine, Square, fgsm
+from awnet.attacks import APGD, ATTACKS, PGD, Engine, Square, Transfer, fgsm
+from awnet.attacks.second_network import second_network
 from awnet.cli import main
-from awnet.data import Dataset
+from awnet.config import to_json
+from awnet.data import DataConfig, Dataset, load
 from awnet.errors import Mistake
 from awnet.evaluation import Record
 from awnet.evaluation.conventions import LogProbabilities, are_probabilities, better_convention
@@ -26,6 +28,7 @@ from awnet.evaluation.preflight import Cleared, preflight, tensor_examples
 from awnet.evaluation.rigour import rigour
 from awnet.losses import Margin
 from awnet.models.model import fingerprint
+from awnet.modules import load_module
 from awnet.threat_model import Linf
 from evaluation import misled
 from evaluation.misled import Around
@@ -355,6 +358,9 @@ def failing():
 def needs(argument):
     return net()
 
+def coloured():
+    return nn.Sequential(nn.Conv2d(3, 10, 8), nn.Flatten())
+
 number = 3
 def text():
     return "net"
@@ -490,16 +496,66 @@ def test_the_folder_of_another_run(here, capsys):
     assert "another evaluation (network differ" in capsys.readouterr().err
 
 
-def test_a_network_of_timm_is_normalised(here, monkeypatch):
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the library what is used of it."""
+
     def create_model(name: str, pretrained: bool) -> nn.Module:
         assert (name, pretrained) == ("tiny", True)
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         model.pretrained_cfg = {"mean": (0.5,), "std": (0.25,)}
         return model
 
-    from awnet.cli.modules import load_module
-
     monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+
+
+def test_a_network_of_timm_is_normalised(here, timm):
     model = load_module("timm:tiny", "cpu")
     x = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(model(x), model[1]((x - 0.5) / 0.25))
+
+
+@pytest.mark.parametrize("spec", ["mine:Net", "timm:tiny"])
+def test_any_network_is_a_surrogate(spec, here, timm, capsys):
+    """Its images are those of the attack on it by itself; the name stands in the record, by which it is found again."""
+    surrogates = ["--surrogates", spec, "--out", "out"]
+    main(["evaluate", "mine:net", *OWN, *surrogates])
+    record = Record.load(Path("out"))
+    assert list(record.attacks) == ["fgsm", f"pgd-sat from {spec}", f"cw-inf from {spec}"]
+    for name in ("pgd-sat", "cw-inf"):
+        transferred, attack = record.attacks[f"{name} from {spec}"], ATTACKS[name](Linf(8 / 255))
+        assert isinstance(attack, PGD) and not transferred.backwards.any()
+        assert transferred.settings == to_json(Transfer(attack=attack, surrogate=spec))
+    network = second_network(spec, torch.device("cpu"))
+    chosen = load(DataConfig(name="digits")).test.sample(20, seed=0)
+    images = ENGINE.run(ATTACKS["pgd-sat"](Linf(8 / 255)), network, chosen).x_adv
+    shown = load_module("mine:net", "cpu")(images).argmax(1) == chosen.labels
+    assert torch.equal(record.attacks[f"pgd-sat from {spec}"].correct, shown)
+    main(["evaluate", "mine:net", *BOUND, "--attacks", "fgsm", "pgd-sat", *surrogates, "--resume"])
+    again = Record.load(Path("out"))
+    assert again.attacks.keys() == {*record.attacks, "pgd-sat"}
+    assert again.attacks[f"cw-inf from {spec}"].seconds == record.attacks[f"cw-inf from {spec}"].seconds, (
+        "not run again"
+    )
+    main(["verify", "out"])
+    assert "verified: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("mine:three", "the surrogate mine:three cannot be used: the model has 3 classes, the images 10"),
+        ("mine:Soft", "the surrogate mine:Soft returns probabilities, on which attacks are weak"),
+        ("mine:Bytes", "the surrogate mine:Bytes cannot be used: the model is right on 12 % of the images in [0, 1]"),
+        ("mine:coloured", "cannot be used: the model raises RuntimeError on images of shape (8, 1, 8, 8)"),
+        ("mine:needs", "mine:needs() raises TypeError"),
+        ("mine:nothing", "mine has no nothing"),
+        ("timm:other", "timm"),
+    ],
+)
+def test_a_surrogate_that_does_not_fit_is_told_before_any_attack(spec, sentence, here, timm, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "mine:net", *OWN, "--surrogates", "mine:Net", spec, "--out", "out"])
+    said = capsys.readouterr().err.strip()
+    assert end.value.code == 2 and sentence in said and "\n" not in said
+    assert not Path("out").exists()

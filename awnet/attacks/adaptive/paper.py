@@ -37,7 +37,8 @@ class PaperAdaptive(Attack):
         threat: the ball.
         steps, step_size: as those of `PGD`.
         type_weight: of L_type.
-        teacher: the checkpoint of T_adv; without one its term is left out. Its passes are not counted.
+        teacher: the name of T_adv (`awnet.attacks.second_network`); without one its term is left out. Its passes are not
+            counted.
         alpha: a_adv.
         tau: temperature.
         through_teacher: whether the gradient flows through T_adv(x_adv) too.
@@ -73,7 +74,7 @@ class PaperAdaptive(Attack):
         return self._pgd.start(x, target, noise)
 
     def query(self, state: PGDState) -> Steering:
-        taught = second_network(self.teacher, state.x.device)(state.x_adv) if self.teacher else None
+        taught = self._taught(state.x_adv) if self.teacher else None
 
         def loss(logits: Logits) -> PerExample:
             raised = CrossEntropy()(logits, state.target)
@@ -92,9 +93,13 @@ class PaperAdaptive(Attack):
             # of a function of two arguments, both of which follow x: the gradients along each add up
             with torch.enable_grad():
                 x = state.x_adv.detach().requires_grad_()
-                apart = self._distance(answer.logits, second_network(self.teacher, x.device)(x))
+                apart = self._distance(answer.logits, self._taught(x))
                 gradient = gradient + torch.autograd.grad(apart.sum(), x)[0]
         return self._pgd.update(state, answer._replace(gradient=gradient), noise)
+
+    def _taught(self, x: Images) -> Logits:
+        # a copy in the usual layout: somebody's network may normalise in place, or use .view
+        return second_network(self.teacher, x.device)(x.clone(memory_format=torch.contiguous_format))
 
     def _distance(self, student: Logits, teacher: Logits) -> PerExample:
         """a_adv tau^2 KL(T_adv || S)."""

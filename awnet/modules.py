@@ -10,24 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from awnet.cli.checkpoints import check_device
+import torch
+
 from awnet.errors import Mistake
 
 NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.\-/]*")
 
 
-def is_module(name: Path) -> bool:
+def is_module(name: str | Path) -> bool:
     """Whether this names an attribute of a module, and not a folder."""
-    return bool(NAMED.fullmatch(str(name))) and not name.exists()
+    return bool(NAMED.fullmatch(str(name))) and not Path(name).exists()
 
 
-def load_module(name: str, device: str) -> Any:
+def load_module(name: str, device: str | torch.device) -> Any:
     """The network: the attribute, or what it returns when it is called without arguments.
 
     Raises:
         Mistake: no such module or attribute, one that raises, or anything but an `nn.Module`.
     """
-    check_device(device)
     home, _, attribute = name.partition(":")
     if home == "timm":
         return _timm(attribute).to(device)
