@@ -12,11 +12,38 @@ from torch import Tensor, nn
 
 from attacks.nets import lively, small_net
 from attacks.test_contracts import Mixed
-from awnet.attacks import APGD, ATTACKS, FAB, PGD, Attack, Engine, Square, Suite, TensorExamples, functions
-from awnet.attacks.functions import adaptive, apgd, auto_attack, cw, fab, fgsm, pgd, run, square
+from awnet.attacks import (
+    APGD,
+    ATTACKS,
+    EOT,
+    FAB,
+    PGD,
+    Attack,
+    Engine,
+    RayS,
+    Square,
+    Suite,
+    TensorExamples,
+)
+from awnet.attacks.functions import (
+    adaptive,
+    apgd,
+    auto_attack,
+    classifiers,
+    cw,
+    deciding,
+    deep_sloth,
+    eot,
+    fab,
+    fgsm,
+    pgd,
+    rays,
+    run,
+    square,
+)
 from awnet.conformance.traces import traces
 from awnet.errors import Mistake
-from awnet.losses import DLR, CrossEntropy, Margin, TargetedDLR, TargetedMargin
+from awnet.losses import DLR, CrossEntropy, Margin, TargetedDLR, TargetedMargin, Unsure
 from awnet.threat_model import L1, L2, Linf
 
 BALL = Linf(8 / 255)
@@ -45,7 +72,14 @@ def engine(attack: Any, model: nn.Module, x: Tensor, y: Tensor, seed: int = 0) -
 
 @pytest.mark.parametrize(
     ("function", "name"),
-    [(fgsm, "fgsm"), (pgd, "pgd-sat"), (cw, "cw-inf"), (apgd, "apgd-ce"), (square, "square")],
+    [
+        (fgsm, "fgsm"),
+        (pgd, "pgd-sat"),
+        (cw, "cw-inf"),
+        (apgd, "apgd-ce"),
+        (deep_sloth, "deep-sloth"),
+        (square, "square"),
+    ],
 )
 def test_with_nothing_said_it_is_the_registered_attack(
     function: Function, name: str, model: nn.Module, x: Tensor, y: Tensor
@@ -69,12 +103,23 @@ def test_with_nothing_said_it_is_the_registered_attack(
         (apgd, {"steps": 4, "eps": 3.0, "norm": "L1"}, APGD(threat=L1(3.0), steps=4)),
         (fab, {"steps": 3, "targets": 2}, FAB(threat=BALL, steps=3, targets=2, stop_on_success=False)),
         (square, {"steps": 5, "p": 0.3, "rescale": True}, Square(threat=BALL, steps=5, p=0.3, rescale=True)),
+        (rays, {"steps": 90, "eps": 0.5}, RayS(threat=Linf(0.5), steps=90)),
+        (
+            deep_sloth,
+            {"steps": 3, "step_size": 0.5, "eps": 0.5, "norm": "L2"},
+            PGD(threat=L2(0.5), loss=Unsure(), steps=3, step_size=0.5, initial="step"),
+        ),
+        (
+            eot,
+            {"steps": 4, "samples": 2, "loss": "dlr", "restarts": 2},
+            EOT(attack=APGD(threat=BALL, steps=4, loss=DLR(), restarts=2), samples=2),
+        ),
     ],
 )  # fmt: skip
 def test_every_setting_arrives(
     function: Function, given: dict[str, Any], attack: Attack, model: nn.Module, x: Tensor, y: Tensor
 ):
-    more = {} if function is fgsm else {"seed": 5}
+    more = {} if function in (fgsm, rays) else {"seed": 5}
     x_adv = function(model, x, y, **given, **more)
     assert torch.equal(x_adv, engine(attack, model, x, y, seed=5))
     assert torch.equal(x_adv, run(attack, model, x, y, seed=5)) and not torch.equal(x_adv, x)
@@ -82,7 +127,8 @@ def test_every_setting_arrives(
 
 def test_suites(monkeypatch: pytest.MonkeyPatch, model: nn.Module, x: Tensor, y: Tensor):
     asked = []
-    monkeypatch.setattr(functions, "run", lambda attack, *args, **kwargs: asked.append((attack, kwargs)) or x)
+    for module in (classifiers, deciding):
+        monkeypatch.setattr(module, "run", lambda attack, *args, **kwargs: asked.append((attack, kwargs)) or x)
     auto_attack(model, x, y, version="plus", seed=3, batch_size=4)
     auto_attack(model, x, y, version=("square", "apgd-ce"), eps=1.0, norm="L2")
     adaptive(model, x, y)
@@ -100,6 +146,32 @@ def test_fab_goes_on_to_the_nearest(model: nn.Module, x: Tensor, y: Tensor):
     assert (model(nearest).argmax(1) != y).all() and (ball.distance(x, nearest) <= ball.distance(x, first)).all()
 
 
+class Noisy(nn.Module):
+    """A network that adds noise to its images."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x + 0.1 * torch.randn_like(x))
+
+
+def test_eot_follows_the_global_generator(model: nn.Module, x: Tensor, y: Tensor):
+    """On a model that draws; from the same state of the generator it is the engine's result, from another it is not."""
+
+    def drawn(state: int, attack: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> Tensor:
+        torch.manual_seed(state)
+        return attack(Noisy(model), x, y)
+
+    def ours(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return eot(model, x, y, steps=4, samples=2, loss="margin")
+
+    means = EOT(attack=APGD(threat=BALL, steps=4, loss=Margin()), samples=2)
+    assert torch.equal(drawn(1, ours), drawn(1, lambda *given: engine(means, *given)))
+    assert not torch.equal(drawn(1, ours), drawn(2, ours))
+
+
 def test_a_function_is_no_network(monkeypatch: pytest.MonkeyPatch, model: nn.Module, x: Tensor, y: Tensor):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are checked in these tests, and by no user
     with pytest.raises(Mistake, match=r"a torch\.nn\.Module.*got function; hand over the network"):
@@ -111,7 +183,9 @@ def test_small_batches_come_to_the_same(model: nn.Module, x: Tensor, y: Tensor):
     assert ((whole - parts).abs() > 1e-4).float().mean() < 0.01
 
 
-@pytest.mark.parametrize("function", [fgsm, pgd, cw, apgd, fab, square], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", [fgsm, pgd, cw, apgd, eot, deep_sloth, fab, square, rays], ids=lambda f: f.__name__
+)
 def test_leaves_no_trace(function: Function):
     torch.manual_seed(0)
     model, x, y = Mixed().train(), torch.rand(4, 3, 8, 8, requires_grad=True), torch.tensor([0, 1, 2, 3])

@@ -1,68 +1,31 @@
-"""The attacks as plain functions: images and labels in, adversarial images out, nothing else changed.
-
-    from awnet.attacks.functions import apgd
-    x_adv = apgd(model, x, y, eps=8 / 255)
-
-For any loop of anybody's. The model maps [0, 1] images to logits and is evaluated in eval mode, whatever mode it is in, and
-left as it was; x_adv is on the device of x, float32, in [0, 1] and within eps. The results are those of `Engine.run` with the
-attack of the same settings: functions of the seed and of each image's place in x.
-
-In all of them `eps` is the radius in the norm "Linf", "L2" or "L1", and a loss is "ce", "dlr" or "margin".
-"""
+"""On any classifier: those that follow gradients, and those that do without (awnet/attacks/functions/__init__.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from awnet.attacks.adaptive import adaptive_suite
 from awnet.attacks.apgd import APGD
-from awnet.attacks.attack import Attack
 from awnet.attacks.auto_attack import auto_attack as auto_attack_suite
-from awnet.attacks.engine import Engine, TensorExamples
+from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
 from awnet.attacks.fgsm import fgsm as fgsm_of
-from awnet.attacks.inputs import check_module, checked, threat_model
+from awnet.attacks.functions.beside import beside
+from awnet.attacks.functions.run import run
+from awnet.attacks.inputs import threat_model
 from awnet.attacks.pgd import PGD
+from awnet.attacks.rays import RayS
+from awnet.attacks.registry import ATTACKS
 from awnet.attacks.square import Square
-from awnet.attacks.suite import Suite
-from awnet.errors import unknown
-from awnet.losses import DLR, CrossEntropy, Loss, Margin, TargetedDLR, TargetedMargin
-from awnet.types import Images, Labels
-
-LARGEST_BATCH = 256  # where nobody says
+from awnet.attacks.transfer import Transfer
+from awnet.errors import Mistake, unknown
+from awnet.losses import DLR, CrossEntropy, Loss, Margin, TargetedDLR, TargetedMargin, Unsure
+from awnet.types import Images
 
 LOSSES: dict[str, Loss] = {"ce": CrossEntropy(), "dlr": DLR(), "margin": Margin()}
 TARGETED: dict[str, Loss] = {"dlr": TargetedDLR(), "margin": TargetedMargin()}
-
-
-def run(
-    attack: Attack | Suite, model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, batch_size: int | None = None
-) -> Images:
-    """Any attack, or suite of attacks, on images and labels.
-
-    Args:
-        attack: a value such as `PGD(threat=Linf(8 / 255))`.
-        model: maps [0, 1] images to logits.
-        x: images in [0, 1], shape (b, c, h, w), float32.
-        y: labels, shape (b,).
-        seed: of its random numbers.
-        batch_size: how many images the model sees at a time; by default all of them, up to 256. Another one changes
-            results by rounding only.
-
-    Raises:
-        Mistake: where the images, labels or model are not what is expected.
-    """
-    check_module(model)
-    batch: tuple[Images, Labels] = checked(x, y)
-    if len(x) == 0:
-        return batch[0].clone()
-    engine = Engine(batch_size=min(len(x), LARGEST_BATCH) if batch_size is None else batch_size)
-    outcome = engine.run(attack, model, TensorExamples(*batch, torch.arange(len(x))), seed=seed)
-    return outcome.x_adv.to(x.device)
 
 
 def fgsm(
@@ -110,6 +73,24 @@ def cw(
     return run(attack, model, x, y, seed=seed, batch_size=batch_size)
 
 
+def deep_sloth(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float = 8 / 255,
+    norm: str = "Linf",
+    steps: int = 30,
+    step_size: float = 0.002 / 0.03125,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Images:
+    """DeepSloth on the one output: towards an even prediction, whatever y is (`awnet.attacks.deep_sloth`)."""
+    ball = threat_model(norm, eps)
+    attack = PGD(threat=ball, loss=Unsure(), steps=steps, step_size=step_size, initial="step")
+    return run(attack, model, x, y, seed=seed, batch_size=batch_size)
+
+
 def apgd(
     model: nn.Module,
     x: Tensor,
@@ -133,6 +114,28 @@ def apgd(
         steps=steps,
     )
     return run(attack, model, x, y, seed=seed, batch_size=batch_size)
+
+
+def eot(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float = 8 / 255,
+    norm: str = "Linf",
+    samples: int = 20,
+    steps: int = 100,
+    loss: str = "ce",
+    restarts: int = 1,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Images:
+    """Auto-PGD on a model that draws random numbers, each of its gradients a mean of `samples` draws (`awnet.attacks.eot`).
+
+    What is drawn follows torch's global generator, and so does the result.
+    """
+    within = APGD(threat=threat_model(norm, eps), loss=_loss(loss), restarts=restarts, steps=steps)
+    return run(EOT(attack=within, samples=samples), model, x, y, seed=seed, batch_size=batch_size)
 
 
 def fab(
@@ -171,6 +174,52 @@ def square(
     return run(attack, model, x, y, seed=seed, batch_size=batch_size)
 
 
+def rays(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float = 8 / 255,
+    norm: str = "Linf",
+    steps: int = 10_000,
+    batch_size: int | None = None,
+) -> Images:
+    """A search along rays that asks for the predicted class only (`awnet.attacks.rays`); without chance."""
+    return run(RayS(threat=threat_model(norm, eps), steps=steps), model, x, y, batch_size=batch_size)
+
+
+def transfer(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    surrogate: nn.Module | str,
+    attack: str = "pgd-sat",
+    eps: float = 8 / 255,
+    norm: str = "Linf",
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Images:
+    """The adversarial images of another network, made without a look at this one (`awnet.attacks.transfer`).
+
+    Args:
+        model, x, y, eps, norm, seed, batch_size: as everywhere here.
+        surrogate: the other network, left as it was; or the name of one, a checkpoint, `package.module:attribute` or
+            `timm:NAME`.
+        attack: the registered name of one by APGD or PGD that is run on the surrogate, such as pgd-sat, cw-inf or apgd-ce.
+
+    Raises:
+        Mistake: as `run` does; or the surrogate does not fit, or no such attack is known.
+    """
+    within = ATTACKS[attack](threat_model(norm, eps))
+    if not isinstance(within, APGD | PGD):
+        raise Mistake(
+            f"images that transfer are made by one attack with gradients, such as pgd-sat or apgd-ce; got {attack}"
+        )
+    with beside(surrogate, "surrogate", model, x, y) as name:
+        return run(Transfer(attack=within, surrogate=name), model, x, y, seed=seed, batch_size=batch_size)
+
+
 def auto_attack(
     model: nn.Module,
     x: Tensor,
@@ -188,20 +237,6 @@ def auto_attack(
     """
     suite = auto_attack_suite(threat_model(norm, eps), version)
     return run(suite, model, x, y, seed=seed, batch_size=batch_size)
-
-
-def adaptive(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float = 8 / 255,
-    norm: str = "Linf",
-    seed: int = 0,
-    batch_size: int | None = None,
-) -> Images:
-    """Every attack on models that route (`awnet.attacks.adaptive`), each on the images that still stand."""
-    return run(adaptive_suite(threat_model(norm, eps)), model, x, y, seed=seed, batch_size=batch_size)
 
 
 def _loss(name: str, *, targeted: bool = False) -> Loss:
