@@ -196,6 +196,13 @@ MISTAKES = {
         damage=bad.said("dynamic/best/model.json", lambda about: about.update(classes=list("abcde"))),
     ),
     "a surrogate that is not there": Case([*EVALUATE, "--surrogates", "missing"], "missing"),
+    "a teacher of other classes": Case(
+        [*EVALUATE, "--teacher", "PLACE/dynamic"],
+        "has 5 classes, digits has 10",
+        damage=bad.said("dynamic/best/model.json", lambda about: about.update(classes=list("abcde"))),
+    ),
+    "a teacher that is not there": Case([*EVALUATE, "--teacher", "missing"], "missing"),
+    "a teacher within a budget": Case([*EVALUATE, "--teacher", "PLACE/dynamic", "--budget", "1s"], "--teacher"),
     # --- the threat ---
     "eps in 255ths": Case(recipe("--threat.eps", "8"), "8/255"),
     "eps negative": Case(recipe("--threat.eps", "-0.1"), "0 <= eps <= 1"),

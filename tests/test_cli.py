@@ -20,12 +20,13 @@ import awnet
 import awnet.checkpoint
 import awnet.evaluation.detection
 from awnet.attacks import Steer
-from awnet.attacks.adaptive import evasions
+from awnet.attacks.adaptive import PaperAdaptive, evasions
 from awnet.cli import main
 from awnet.cli.subject import label_of
 from awnet.config import from_json, to_json
 from awnet.data import DataConfig, load
 from awnet.detection.operating_point import OperatingPoint
+from awnet.evaluation.kinds import knows_the_router
 from awnet.evaluation.protocol import attacks_of
 from awnet.evaluation.record import Record
 from awnet.models import Knob, SeparateNet, SeparateNetConfig
@@ -321,6 +322,23 @@ def test_images_of_a_surrogate_are_attacks_too(dynamic: Path, static: Path, tmp_
     found = Record.load(tmp_path / "record")
     assert list(found.attacks) == ["fgsm", f"pgd-sat from {static.name}", f"cw-inf from {static.name}"]
     assert all(result.backwards.sum() == 0 for name, result in found.attacks.items() if "from" in name)
+
+
+def test_the_papers_own_attack_with_its_teacher(dynamic: Path, static: Path, tmp_path: Path) -> None:
+    """As the attack by itself finds it, with what the teacher says taken as given and through it; the router is in it too."""
+    more = ["--attacks", "adaptive-paper", "--limit", "20", "--eps", "30/255", "--out", str(tmp_path / "record")]
+    main(["evaluate", str(dynamic), "--teacher", str(static), *more])
+    found, threat = Record.load(tmp_path / "record"), Linf(30 / 255)
+    ways = {"adaptive-paper": ("", False)}
+    ways |= {f"adaptive-paper {how} {static.name}": (str(static), how == "through") for how in ("with", "through")}
+    assert list(found.attacks) == list(ways)
+    model, images = awnet.checkpoint.load(dynamic), load(DataConfig(name="digits")).test.sample(20, seed=0)
+    engine = from_json(found.run["engine"])
+    for name, (teacher, through) in ways.items():
+        attack = PaperAdaptive(threat=threat, teacher=teacher, through_teacher=through)
+        assert from_json(found.attacks[name].settings) == attack and knows_the_router(name, to_json(attack))
+        assert torch.equal(found.attacks[name].correct, engine.run(attack, model, images).correct)
+    main(["verify", str(tmp_path / "record")])
 
 
 def test_detect_judges_the_type_head(

@@ -43,6 +43,9 @@ class Evaluate:
     surrogates: tuple[Path, ...] = ()
     """Other networks, whose adversarial images (of PGD_sat and CW_inf, as in the paper) are shown to this one too: checkpoints,
     runs, or any network as package.module:attribute or timm:NAME."""
+    teacher: Path | None = None
+    """The adversarial teacher of Eq. 22, named as surrogates are: the paper's own adaptive attack is run with it too, once with
+    what it says taken as given and once through its gradient."""
     budget: str | None = None
     """Run a ladder of attacks of our choice for so long, such as 10m: the record has the best upper bound on the robust
     accuracy that this finds, and curve.csv beside it tells how it fell."""
@@ -180,7 +183,7 @@ def _evaluate(options: Evaluate, share: Share) -> None:
 def _check_together(options: Evaluate) -> None:
     """Refuse options of which one would go unheard beside another."""
     usual = Evaluate(checkpoint=options.checkpoint)
-    named = ("attacks", "protocol", "surrogates", "rigour")
+    named = ("attacks", "protocol", "surrogates", "teacher", "rigour")
     given = [name for name in named if getattr(options, name) != getattr(usual, name)]
     if options.settle and options.budget:
         raise Mistake("--settle takes the time it needs; leave out --budget or --settle")
@@ -194,6 +197,7 @@ def _check_together(options: Evaluate) -> None:
 def _attacks(options: Evaluate, subject: Subject, *, quiet: bool) -> dict[str, Attack | Suite]:
     """Those that are asked for; within a budget the ladder, which ends with the adaptive ones where there is a decision."""
     from awnet.attacks import ATTACKS, adaptive_suite, transferred
+    from awnet.attacks.adaptive import taught
     from awnet.evaluation.anytime import ladder
     from awnet.evaluation.protocol import attacks_of
     from awnet.models import Deciding
@@ -207,6 +211,10 @@ def _attacks(options: Evaluate, subject: Subject, *, quiet: bool) -> dict[str, A
         source = short_name(surrogate, options.surrogates)
         found = transferred(threat, str(surrogate))
         attacks |= {f"{name} from {source}": attack for name, attack in found.items()}
+    if options.teacher:
+        _check_second(options.teacher, "teacher", subject, options, quiet=quiet)
+        found, source = taught(threat, str(options.teacher)), short_name(options.teacher, [options.teacher])
+        attacks |= {f"adaptive-paper {how} {source}": attack for how, attack in found.items()}
     if options.budget:
         attacks = ladder(threat) | ({"adaptive": adaptive_suite(threat)} if isinstance(subject.model, Deciding) else {})
     return attacks

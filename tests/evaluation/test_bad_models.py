@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from awnet.attacks import APGD, ATTACKS, PGD, Engine, Square, Transfer, fgsm
+from awnet.attacks.adaptive import PaperAdaptive
 from awnet.attacks.second_network import second_network
 from awnet.cli import main
 from awnet.config import to_json
@@ -541,21 +542,32 @@ def test_any_network_is_a_surrogate(spec, here, timm, capsys):
     assert "verified: " in capsys.readouterr().out
 
 
+def test_any_network_is_a_teacher(here, timm):
+    main(["evaluate", "mine:net", *OWN, "--teacher", "timm:tiny", "--out", "out"])
+    record = Record.load(Path("out"))
+    for how in ("with", "through"):
+        found = record.attacks[f"adaptive-paper {how} timm:tiny"]
+        attack = PaperAdaptive(threat=Linf(8 / 255), teacher="timm:tiny", through_teacher=how == "through")
+        assert found.settings == to_json(attack) and (found.backwards == 20).all()
+
+
+@pytest.mark.parametrize("role", ["surrogate", "teacher"])
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ("mine:three", "the surrogate mine:three cannot be used: the model has 3 classes, the images 10"),
-        ("mine:Soft", "the surrogate mine:Soft returns probabilities, on which attacks are weak"),
-        ("mine:Bytes", "the surrogate mine:Bytes cannot be used: the model is right on 12 % of the images in [0, 1]"),
+        ("mine:three", "the {} mine:three cannot be used: the model has 3 classes, the images 10"),
+        ("mine:Soft", "the {} mine:Soft returns probabilities, on which attacks are weak"),
+        ("mine:Bytes", "the {} mine:Bytes cannot be used: the model is right on 12 % of the images in [0, 1]"),
         ("mine:coloured", "cannot be used: the model raises RuntimeError on images of shape (8, 1, 8, 8)"),
         ("mine:needs", "mine:needs() raises TypeError"),
         ("mine:nothing", "mine has no nothing"),
         ("timm:other", "timm"),
     ],
 )
-def test_a_surrogate_that_does_not_fit_is_told_before_any_attack(spec, sentence, here, timm, capsys):
+def test_a_second_network_that_does_not_fit_is_told_before_any_attack(role, spec, sentence, here, timm, capsys):
+    named = ["--surrogates", "mine:Net", spec] if role == "surrogate" else ["--teacher", spec]
     with pytest.raises(SystemExit) as end:
-        main(["evaluate", "mine:net", *OWN, "--surrogates", "mine:Net", spec, "--out", "out"])
+        main(["evaluate", "mine:net", *OWN, *named, "--out", "out"])
     said = capsys.readouterr().err.strip()
-    assert end.value.code == 2 and sentence in said and "\n" not in said
+    assert end.value.code == 2 and sentence.format(role) in said and "\n" not in said
     assert not Path("out").exists()

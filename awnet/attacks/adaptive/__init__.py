@@ -3,7 +3,7 @@
 from awnet.attacks.adaptive.constrained import orthogonal, selective, stay
 from awnet.attacks.adaptive.evade import evasions
 from awnet.attacks.adaptive.joint import joint
-from awnet.attacks.adaptive.paper import PaperAdaptive
+from awnet.attacks.adaptive.paper import PaperAdaptive, taught
 from awnet.attacks.adaptive.parts import expert_only, router_only
 from awnet.attacks.adaptive.steer import Steer
 from awnet.attacks.adaptive.suite import adaptive_suite
@@ -21,5 +21,6 @@ __all__ = [
     "selective",
     "small",
     "stay",
+    "taught",
     "warm",
 ]

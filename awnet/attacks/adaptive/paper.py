@@ -2,7 +2,8 @@
 
 Raised is CE(S(x_adv), y) + L_type(P_type, y' = adversarial) + a_adv tau^2 KL(T_adv(x_adv) || S(x_adv)); the clean term of
 Eq. 22 does not depend on x_adv. Raising L_type pushes the router to call the image clean. Neither a_adv nor whether the
-teacher's gradient flows is printed: a_adv is 1/2 where its training starts, and the gradient flows or not, as asked.
+teacher's gradient flows is printed: a_adv is 1/2 where its training starts, and the gradient flows or not, as asked; the
+command line tries both (`--teacher`).
 
 The losses have one weight, and the larger gradient drowns the other. In the paper this attack is weaker than PGD_trades by
 itself; `adaptive` is the one to believe.
@@ -10,7 +11,7 @@ itself; `adaptive` is the one to believe.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
@@ -113,8 +114,15 @@ class PaperAdaptive(Attack):
 
 
 def adaptive_paper(threat: ThreatModel) -> PaperAdaptive:
-    """The paper's own adaptive attack (Eq. 22), without a teacher: PGD_trades on the cross-entropy plus L_type."""
+    """The paper's own adaptive attack (Eq. 22), without a teacher (--teacher has it with one): PGD_trades on the cross-entropy
+    plus L_type."""
     return PaperAdaptive(threat=threat)
+
+
+def taught(threat: ThreatModel, teacher: str) -> dict[str, PaperAdaptive]:
+    """The same with a teacher: "with" what it says taken as given, and "through" it, where its gradient flows too."""
+    attack = PaperAdaptive(threat=threat, teacher=teacher)
+    return {"with": attack, "through": replace(attack, through_teacher=True)}
 
 
 ATTACKS.register("adaptive-paper")(adaptive_paper)  # a plain call: the decorator would widen its type
