@@ -20,7 +20,10 @@ from awnet.modules import is_module, load_module
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Re-check a record's robust accuracy from its adversarial images, without an attack; exits with 1 where it fails."""
+    """Re-check a record's robust accuracy from its adversarial images, without an attack; exits with 1 where it fails.
+
+    Of a model that draws random numbers, whose verdicts cannot be had again, on average over draws.
+    """
 
     record: tyro.conf.Positional[Path]
     """The record's folder."""
@@ -38,6 +41,7 @@ def verify(argv: Sequence[str]) -> None:
     """Re-check a record."""
     from awnet.config import from_json
     from awnet.data import DATASETS, DataConfig, load
+    from awnet.evaluation.draws import Average
     from awnet.evaluation.record import Record
     from awnet.evaluation.verify import verify as check
     from awnet.models import AWNet, Knob
@@ -72,9 +76,14 @@ def verify(argv: Sequence[str]) -> None:
         table.add_row(f"{mark} {one.name}", escape(one.meaning), str(one.held), str(one.of))
     Console().print(table)
     says = f"{record.label}: robust accuracy at most {found.claimed}, {record.threat.get('text')}"
+    drawn = isinstance(found.derived, Average)
+    if drawn:
+        print("note: the model draws random numbers: no verdict can be had again, only their mean", file=sys.stderr)
     if found.holds:
-        print(f"verified: {says}")
+        print(f"verified: {says}" + (f"; {found.derived}" if drawn else ""))
         return
     failed = ", ".join(one.name for one in found.checks if not one.passed)
     print(f"NOT verified: {says}; fails: {failed}. What the images show is at most {found.derived}")
+    if drawn:
+        print("attacks on single draws count lucky ones; --attacks aa-rand (EOT) attacks their mean")
     sys.exit(1)

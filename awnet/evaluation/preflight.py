@@ -193,7 +193,7 @@ def _check_gradient(model: nn.Module, x: Images) -> None:
 
 
 def _random(model: nn.Module, x: Images, logits: Tensor) -> list[str]:
-    if _differ(_asked(model, x), logits):
+    if differ(_asked(model, x), logits):
         return [
             f"{RANDOM}: its accuracies change from run to run, and attacks on single draws are weak; use "
             "--attacks aa-rand (EOT)"
@@ -210,12 +210,13 @@ def _alone(model: nn.Module, x: Images, logits: Tensor) -> list[str]:
         return [f"the model raises {type(error).__name__} on a batch of one: it is asked in full batches only"]
     if not isinstance(one, Tensor) or one.shape != logits[:1].shape:
         return ["the model returns another shape for a batch of one: it is asked in full batches only"]
-    if _differ(one, logits[:1]):
+    if differ(one, logits[:1]):
         return [
             "the model's answer to an image depends on the others of its batch: accuracies mean little; see --rigour, C1"
         ]
     return []
 
 
-def _differ(a: Tensor, b: Tensor) -> bool:
+def differ(a: Tensor, b: Tensor) -> bool:
+    """Whether two answers to the same images differ by more than rounding."""
     return not bool(((a - b).abs().max() <= CHANGE * b.abs().max().clamp(min=1e-30)).item())

@@ -2,6 +2,10 @@
 
 What is shown is that the robust accuracy is at most what the record says: no attack is run, and that no stronger one exists
 cannot be shown. The accuracies of single attacks are taken on trust; the worst case over all of them is re-derived.
+
+No verdict of a model that draws random numbers can be had again: its accuracies are shown on average over draws
+(`awnet.evaluation.draws`). A record of attacks that stopped at the first lucky draw says less than its images do on average,
+and fails.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from awnet.config import from_json, to_json
 from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation.adversarials import Adversarials, find_adversarials
+from awnet.evaluation.draws import Average, average, draws_numbers, in_draws
 from awnet.evaluation.metrics import Accuracy, accuracy
 from awnet.evaluation.record import Record
 from awnet.json_file import read_json
@@ -53,12 +58,13 @@ class Verification:
     Attributes:
         checks: one after the other.
         claimed: the robust accuracy that the record says.
-        derived: the robust accuracy that follows from those images for which all holds.
+        derived: the robust accuracy that follows from those images for which all holds; of a model that draws random numbers
+            on average.
     """
 
     checks: tuple[Check, ...]
     claimed: Accuracy
-    derived: Accuracy
+    derived: Accuracy | Average
 
     @property
     def holds(self) -> bool:
@@ -96,17 +102,6 @@ def verify(folder: Path, model: nn.Module, dataset: Dataset) -> Verification:
 
     batch_size = (record.run.get("engine") or {}).get("batch_size")
     engine = Engine(batch_size=batch_size if isinstance(batch_size, int) and batch_size > 0 else Engine().batch_size)
-    clean = engine.predict(model, dataset).correct
-    turned = (clean != record.clean.correct).nonzero()[:, 0]
-    tied = turned[_tied(engine, model, *dataset.batch(turned))]
-    clean[tied] = record.clean.correct[tied]
-    said = f", {len(tied)} of them by a tie within rounding" if len(tied) else ""
-    checks.append(
-        Check(
-            "clean verdict", _count(clean == record.clean.correct), n, f"the model says what it said, unattacked{said}"
-        )
-    )
-
     known = (found.positions >= 0) & (found.positions < n)
     at = torch.where(known, found.positions, 0)
     known = known & (record.ids[at] == found.ids) & (torch.bincount(at, minlength=n)[at] == 1)
@@ -122,20 +117,88 @@ def verify(folder: Path, model: nn.Module, dataset: Dataset) -> Verification:
     near = distance <= threat.eps + threat.rounding(x.shape[1:].numel())
     measured = f"; the largest distance is {distance.max():.6g}" if k else ""
     checks.append(Check("budget", _count(near), k, f"within {threat} of the image, measured again{measured}"))
-    wrong, ties = _misclassified(engine, model, x_adv, y, found.ids)
-    tied = f", {ties} of them by a tie within rounding" if ties else ""
-    checks.append(Check("verdict", _count(wrong), k, f"the model, in float32, does not say its label{tied}"))
+    shown = _Shown(TensorExamples(x_adv, y, found.ids), at, known & in_range & near)
+    if draws_numbers(model, dataset):
+        more, derived = _on_average(engine, model, dataset, record, shown)
+    else:
+        more, derived = _one_by_one(engine, model, dataset, record, shown)
+    return Verification(checks=(*checks, *more), claimed=record.worst_accuracy, derived=derived)
 
-    shown = torch.zeros(n, dtype=torch.bool)
-    shown[at[known & in_range & near & wrong]] = True
-    stands = clean & ~shown
+
+class _Shown(NamedTuple):
+    """The adversarial images as examples, the place of each in the record, and which are of it and allowed."""
+
+    examples: TensorExamples
+    at: Tensor
+    allowed: Hits
+
+
+def _one_by_one(
+    engine: Engine, model: nn.Module, dataset: Dataset, record: Record, shown: _Shown
+) -> tuple[list[Check], Accuracy]:
+    """What the model says of each image is what it said."""
+    n, k = len(record), len(shown.at)
+    clean = engine.predict(model, dataset).correct
+    turned = (clean != record.clean.correct).nonzero()[:, 0]
+    tied = turned[_tied(engine, model, *dataset.batch(turned))]
+    clean[tied] = record.clean.correct[tied]
+    wrong, ties = _misclassified(engine, model, shown.examples)
+    broken = _covered(record, shown._replace(allowed=shown.allowed & wrong))
+    stands = clean & ~broken
+    return [
+        Check(
+            "clean verdict",
+            _count(clean == record.clean.correct),
+            n,
+            f"the model says what it said, unattacked{_within_rounding(len(tied))}",
+        ),
+        Check("verdict", _count(wrong), k, f"the model, in float32, does not say its label{_within_rounding(ties)}"),
+        _coverage(record, broken),
+        Check(
+            "robust accuracy",
+            _count(stands == record.worst),
+            n,
+            "an example stands by the images where it stands in the record",
+        ),
+    ], accuracy(stands)
+
+
+def _on_average(
+    engine: Engine, model: nn.Module, dataset: Dataset, record: Record, shown: _Shown
+) -> tuple[list[Check], Average]:
+    """Over many draws the model is as often right as it was in one, and under attack not more often."""
+    right = in_draws(engine, model, dataset)
+    clean = average(right)
+    allowed = TensorExamples(*(t[shown.allowed] for t in shown.examples))
+    right[:, shown.at[shown.allowed]] = in_draws(engine, model, allowed)
+    attacked = average(right)
+    return [
+        Check(
+            "clean verdict",
+            int(clean.agrees(record.clean.correct)),
+            1,
+            f"unattacked, {clean} as in the record's one: {record.clean_accuracy}",
+        ),
+        _coverage(record, _covered(record, shown)),
+        Check(
+            "robust accuracy",
+            int(not attacked.exceeds(record.worst)),
+            1,
+            f"by these images, {attacked} no more than in the record's one: {record.worst_accuracy}",
+        ),
+    ], attacked
+
+
+def _covered(record: Record, shown: _Shown) -> Hits:
+    """Which examples have an image that counts."""
+    covered = torch.zeros(len(record), dtype=torch.bool)
+    covered[shown.at[shown.allowed]] = True
+    return covered
+
+
+def _coverage(record: Record, covered: Hits) -> Check:
     broken = record.clean.correct & ~record.worst
-    checks.append(
-        Check("coverage", _count(shown & broken), _count(broken), "a broken example has an image that shows it")
-    )
-    agree = _count(stands == record.worst)
-    checks.append(Check("robust accuracy", agree, n, "an example stands by the images where it stands in the record"))
-    return Verification(checks=tuple(checks), claimed=record.worst_accuracy, derived=accuracy(stands))
+    return Check("coverage", _count(covered & broken), _count(broken), "a broken example has an image that shows it")
 
 
 def _check_model(record: Record, model: nn.Module) -> None:
@@ -191,13 +254,17 @@ def _broke(record: Record, found: Adversarials, at: Tensor) -> Hits:
     return broke & record.clean.correct[at]
 
 
-def _misclassified(engine: Engine, model: nn.Module, x_adv: Images, y: Labels, ids: Tensor) -> tuple[Hits, int]:
+def _misclassified(engine: Engine, model: nn.Module, examples: TensorExamples) -> tuple[Hits, int]:
     """Which images are misclassified, those that tie within rounding included, and how many those are."""
-    wrong = ~engine.predict(model, TensorExamples(x_adv, y, ids)).correct
+    wrong = ~engine.predict(model, examples).correct
     right = (~wrong).nonzero()[:, 0]
-    tied = right[_tied(engine, model, x_adv[right], y[right])]
+    tied = right[_tied(engine, model, *examples.batch(right))]
     wrong[tied] = True
     return wrong, len(tied)
+
+
+def _within_rounding(ties: int) -> str:
+    return f", {ties} of them by a tie within rounding" if ties else ""
 
 
 def _tied(engine: Engine, model: nn.Module, x: Images, y: Labels) -> Hits:

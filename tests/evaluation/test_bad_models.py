@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -347,6 +347,10 @@ class Bytes(nn.Module):
     def forward(self, x):
         return 20 * (x.flatten(1) / 255 @ self.means.T - self.means.square().sum(1) / 2)
 
+class Drawing(Bytes):
+    def forward(self, x):
+        return super().forward(255 * x) + torch.randn(len(x), 10)
+
 class Holder:
     inner = Net()
 
@@ -549,6 +553,24 @@ def test_any_network_is_a_teacher(here, timm):
         found = record.attacks[f"adaptive-paper {how} timm:tiny"]
         attack = PaperAdaptive(threat=Linf(8 / 255), teacher="timm:tiny", through_teacher=how == "through")
         assert found.settings == to_json(attack) and (found.backwards == 20).all()
+
+
+def test_what_draws_is_verified_on_average(here, capsys):
+    """And where single draws were lucky, it is said what attacks their mean."""
+    torch.manual_seed(0)
+    main(["evaluate", "mine:Drawing", *OWN, "--out", "out"])
+    capsys.readouterr()
+    main(["verify", "out"])
+    said = capsys.readouterr()
+    assert said.err == "note: the model draws random numbers: no verdict can be had again, only their mean\n"
+    assert "verified: " in said.out and "on average over 20 draws" in said.out.splitlines()[-1]
+    record = Record.load(Path("out"))
+    all_broken = replace(record.attacks["fgsm"], correct=torch.zeros(len(record), dtype=torch.bool))
+    replace(record, attacks={"fgsm": all_broken}).save(Path("out"))
+    with pytest.raises(SystemExit) as end:
+        main(["verify", "out"])
+    said = capsys.readouterr().out
+    assert end.value.code == 1 and "NOT verified: " in said and "--attacks aa-rand (EOT) attacks their mean" in said
 
 
 @pytest.mark.parametrize("role", ["surrogate", "teacher"])

@@ -13,11 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from awnet.attacks import APGD, PGD
+from awnet.attacks import APGD, EOT, PGD
 from awnet.config import to_json
 from awnet.errors import Mistake
 from awnet.evaluation import Record
 from awnet.evaluation.adversarials import FILE, read_adversarials
+from awnet.evaluation.draws import DRAWS, Average
 from awnet.evaluation.verify import verify
 from awnet.models import AWNet, Knob, create
 from evaluation.test_evaluate import BOTH, DATA, SUITE, THREAT, judged
@@ -273,3 +274,82 @@ def test_clean_images_on_the_boundary_count(model: nn.Module, tmp_path: Path):
         assert ("by a tie within rounding" in checks["clean verdict"].meaning) is holds
         assert not holds or checks["robust accuracy"].passed
     model.train()
+
+
+class Noisy(nn.Module):
+    """A network with noise on its logits, of so much of their deviation."""
+
+    def __init__(self, net: nn.Module, noise: float) -> None:
+        super().__init__()
+        self.net = net
+        with torch.no_grad():
+            self.noise = noise * net.eval()(DATA.batch(torch.arange(len(DATA)))[0]).std()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        return logits + self.noise * torch.randn_like(logits)
+
+
+MEANS = {"means": EOT(attack=PGD(threat=THREAT, steps=4), samples=4)}
+
+
+def test_a_model_that_draws_is_verified_on_average(model: nn.Module, tmp_path: Path):
+    """No verdict can be had again, one by one; their mean can, and is the same number every time."""
+    drawing = Noisy(model, 0.3)
+    torch.manual_seed(0)
+    record = judged(drawing, MEANS, out=tmp_path)
+    before = torch.get_rng_state()
+    found = verify(tmp_path, drawing, DATA)
+    assert torch.equal(torch.get_rng_state(), before) and found == verify(tmp_path, drawing, DATA)
+    assert found.holds and isinstance(found.derived, Average) and found.derived.draws == DRAWS
+    assert abs(found.derived.value - record.worst_accuracy.value) < found.derived.spread
+
+    images = read_adversarials(tmp_path, record.adversarials)
+    x, y = DATA.batch(torch.arange(len(DATA)))
+    x[images.positions] = images.x_adv
+    drawing.eval()
+    with torch.no_grad():  # by a plain loop over many more draws
+        right = torch.stack([drawing(x).argmax(1) == y for _ in range(400)]).double()
+    assert found.derived.value == pytest.approx(right.mean().item(), abs=0.03)
+
+
+def test_lucky_draws_are_no_robustness_lost(model: nn.Module, tmp_path: Path):
+    """Of twelve attacks that do next to nothing each has its chance of a bad draw; on average the images are as they were."""
+    drawing, many = Noisy(model, 0.8), dataset(200, split="test", seed=4)
+    attacks = {f"lucky {k}": PGD(threat=THREAT, steps=1, step_size=1e-6, initial="zero") for k in range(12)}
+    torch.manual_seed(0)
+    record = judged(drawing, attacks, many, out=tmp_path, trust_range=True)
+    found = verify(tmp_path, drawing, many)
+    assert [check.name for check in found.checks if not check.passed] == ["robust accuracy"] and not found.holds
+    assert found.derived.value > record.worst_accuracy.value + 0.2
+
+
+def half_as_accurate(folder: Path, record: Record) -> None:
+    correct = record.clean.correct & (torch.arange(len(DATA)) % 2 == 0)
+    replace(record, clean=replace(record.clean, correct=correct)).save(folder)
+
+
+def the_images_themselves(folder: Path, record: Record) -> None:
+    x, _ = DATA.batch(load_file(folder / FILE)["positions"])
+    rewritten(folder, x_adv=x)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "noticed"),
+    [
+        (half_as_accurate, {"clean verdict"}),
+        (the_images_themselves, {"robust accuracy"}),
+        (an_image_left_out, {"coverage"}),
+        (outside_the_ball, {"budget"}),
+        (no_number, {"range", "budget"}),
+    ],
+)
+def test_what_is_changed_of_a_model_that_draws_is_noticed(
+    tamper: Tamper, noticed: set[str], model: nn.Module, tmp_path: Path
+):
+    drawing = Noisy(model, 0.1)
+    torch.manual_seed(0)
+    record = judged(drawing, MEANS, out=tmp_path)
+    assert record.worst_accuracy.value < record.clean_accuracy.value - 0.2 and not failing(tmp_path, drawing)
+    tamper(tmp_path, record)
+    assert noticed <= set(failing(tmp_path, drawing))
