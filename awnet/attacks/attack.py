@@ -216,7 +216,8 @@ def _steered(model: Deciding, query: Steering, x: Images, lay: Layout) -> Answer
     still = query.form == "still"
     form = query.form if query.form in model.forms else ""
     seen = select(query.forced, query.origin, x) if still else x
-    logits, log_odds = (said.to(x.dtype) for said in model.decide(lay(x), lay(seen), form, query.forced))
+    forced = query.forced if form else torch.zeros_like(query.forced)  # a model need not look at form to know
+    logits, log_odds = (said.to(x.dtype) for said in model.decide(lay(x), lay(seen), form, forced))
     loss = query.loss(logits)
     gradients = []
     for value in (loss, log_odds):

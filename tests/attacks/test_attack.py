@@ -10,6 +10,7 @@ from awnet.attacks import Engine, Forward, Gradient, Steer, Steering, TensorExam
 from awnet.attacks.attack import backwards, evaluate
 from awnet.conformance.planted import BALL, Planted, planted_sample
 from awnet.losses import Margin
+from awnet.models.model import Decision
 
 margin = Margin()
 
@@ -50,6 +51,24 @@ def test_a_form_that_the_model_lacks_is_the_model_as_it_is():
     model, x = Planted("honest"), torch.rand(4, 1, 6, 6)
     answer = evaluate(model, steering(x, "unmodulated", torch.ones(4, dtype=torch.bool), x))
     assert torch.equal(answer.logits, model(x)) and answer.real is not None and answer.real.all()
+
+
+class AsDocumented(Planted):
+    """Decides as the example of `Deciding` does, which does not look at the form to know whom it forces."""
+
+    def decide(self, x, seen, form, forced):
+        log_odds = self.router(seen.flatten(1))
+        p = torch.where(forced, float(form == "clean"), self.weight(log_odds))[:, None]
+        margins = p * self.fragile(x.flatten(1)) + (1 - p) * self.robust(x.flatten(1))
+        return Decision(torch.cat([torch.zeros_like(margins[:, :1]), margins], dim=1), log_odds)
+
+
+@pytest.mark.parametrize("form", ["", "still", "unmodulated", "clean"])
+def test_nobody_is_forced_without_a_form(form):
+    """Otherwise such a model would be attacked in the form of its robust part, and what holds there would pass for robust."""
+    x, origin, everybody = torch.rand(4, 1, 6, 6), torch.rand(4, 1, 6, 6), torch.ones(4, dtype=torch.bool)
+    answers = [evaluate(make("honest"), steering(x, form, everybody, origin)) for make in (AsDocumented, Planted)]
+    torch.testing.assert_close(*(answer._asdict() for answer in answers), rtol=0, atol=0)
 
 
 def test_a_model_that_does_not_decide_answers_as_to_a_gradient():
