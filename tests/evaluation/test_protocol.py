@@ -15,7 +15,7 @@ from awnet.errors import Mistake
 from awnet.evaluation.protocol import FILE, attacks_of, protocols
 from awnet.threat_model import L1, L2, Linf, ThreatModel
 from evaluation import protocol_verdicts
-from evaluation.protocol_verdicts import BALLS, GOLDEN, named
+from evaluation.protocol_verdicts import BALLS, GOLDEN, as_marked, members, named, settings
 
 each_ball = pytest.mark.parametrize("threat", [Linf(4 / 255), L2(1.5), L1(3.0)], ids=str)
 
@@ -74,6 +74,28 @@ def test_an_unknown_protocol_is_a_mistake():
 
 
 CASES = [(protocol, threat) for protocol in protocols() for threat in BALLS]
+each_case = pytest.mark.parametrize(("protocol", "threat"), CASES, ids=str)
+
+
+def known_of(protocol: str, threat: ThreatModel) -> dict[str, Any]:
+    return json.loads(GOLDEN.read_text())[protocol][str(threat)]
+
+
+@each_case
+def test_no_protocol_is_ever_edited(protocol: str, threat: ThreatModel):
+    assert settings(protocol, threat) == known_of(protocol, threat)["settings"]
+
+
+@each_case
+def test_a_changed_setting_of_any_attack_is_noticed(
+    protocol: str, threat: ThreatModel, monkeypatch: pytest.MonkeyPatch
+):
+    attacks = members(protocol, threat)
+    for name, attack in attacks.items():
+        other = attacks | {name: dataclasses.replace(attack, steps=attack.steps + 1)}
+        changed = {protocol: Suite(members=tuple(other.items()))}
+        monkeypatch.setattr(protocol_verdicts, "attacks_of", lambda *_, changed=changed: changed)
+        assert settings(protocol, threat) != known_of(protocol, threat)["settings"], name
 
 
 @pytest.mark.parametrize(
@@ -82,16 +104,31 @@ CASES = [(protocol, threat) for protocol in protocols() for threat in BALLS]
     ids=str,
 )
 def test_the_verdicts_on_fixed_networks_are_those_of_back_then(protocol: str, threat: ThreatModel):
-    known = json.loads(GOLDEN.read_text()).get(protocol, {}).get(str(threat))
-    if known is None:
-        pytest.skip("no verdicts are kept")
+    known = known_of(protocol, threat)
     ids = torch.tensor(known["ids"])
     assert 0 < known["stand"][0] < len(ids), "verdicts that are all alike show nothing"
     assert named(protocol, threat, ids) == known["verdicts"]
 
 
+@pytest.mark.slow
+@each_case
+def test_each_attack_by_itself_does_what_it_did(protocol: str, threat: ThreatModel):
+    """Behind the others of its suite it could become weaker unseen."""
+    known, attacks = known_of(protocol, threat)["members"], members(protocol, threat)
+    assert known.keys() == attacks.keys()
+    for name, attack in attacks.items():
+        assert {"0", "1"} <= {*known[name]}, "verdicts that are all alike show nothing"
+        assert as_marked(attack, known[name]), name
+
+
+def test_an_attack_that_reaches_half_as_far_is_noticed():
+    known = known_of("quick@1", BALLS[0])["members"]
+    for name, attack in members("quick@1", BALLS[0]).items():
+        assert not as_marked(attack.within(Linf(BALLS[0].eps / 2)), known[name]), name
+
+
 def test_weaker_attacks_have_other_verdicts(monkeypatch: pytest.MonkeyPatch):
-    known = json.loads(GOLDEN.read_text())["quick@1"][str(BALLS[0])]
+    known = known_of("quick@1", BALLS[0])
 
     def weaker(protocol: str, threat: ThreatModel) -> dict[str, Attack | Suite]:
         return {protocol: Square(threat=threat, steps=3)}
