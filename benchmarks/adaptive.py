@@ -1,15 +1,10 @@
-"""How strong the adaptive suite is: its attacks one by one against APGD-T, and whether more effort finds more.
+"""How strong the attacks of the adaptive suite are one by one, against APGD-T with as many gradients.
 
-    python benchmarks/adaptive.py --checkpoint runs/digits/awnet --images 1000 --out adaptive.json
+    python benchmarks/adaptive.py --checkpoint runs/digits/awnet --images 200 --out adaptive.json
 
-- `alone`: accuracy under APGD-T by itself and under each attack that knows what routes by itself, with as many gradients as
-  APGD-T may spend on an image. Two backward passes of one forward pass count as two gradients.
-- `convergence`: accuracy under the suite, and under the suite followed by itself with twice the steps and twice the runs, on
-  the same images: the suite counts as finished where the second finds less than 0.2 points more. Where it finds more, up to
-  `--rounds` further ones follow: whatever found something in the last one with four times the runs it had, until that
-  finds less than 0.2 points; then all of it doubled again with other random numbers, which has the last word.
-
-What is done is kept, so that the command can be given again after an interruption.
+Accuracy under APGD-T by itself, and under each attack that knows what routes by itself, with as many gradients as APGD-T may
+spend on an image. Two backward passes of one forward pass count as two gradients. What is done is kept, so that the command can
+be given again after an interruption. Whether the suite as a whole is enough is asked by `awnet evaluate RUN --settle`.
 """
 
 from __future__ import annotations
@@ -25,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awnet.attacks import Attack, Engine, Steer, Suite, TensorExamples, adaptive_suite
-from awnet.attacks.adaptive.suite import doubled, insisting
+from awnet.attacks import Attack, Engine, Steer, TensorExamples, adaptive_suite
 from awnet.checkpoint import load, read_about
 from awnet.config import from_json, to_json
 from awnet.data import DataConfig
@@ -36,8 +30,6 @@ from awnet.models import AWNet
 from awnet.provenance import provenance
 from awnet.threat_model import ThreatModel
 
-FINISHED = 0.002  # a suite is, where doubling it takes fewer points (0.2)
-
 
 def arguments() -> argparse.Namespace:
     """The command line."""
@@ -46,14 +38,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--p-max", type=float, help="AW-Net: the largest weight of the clean batch norms")
     parser.add_argument("--data-dir", help="where the images are")
     parser.add_argument("--split", choices=("test", "validation", "train"), default="test")
-    parser.add_argument("--images", type=int, default=1000, help="of the split, chosen by seed 0")
-    parser.add_argument("--alone", type=int, default=200, help="images for the attacks one by one; 0: none")
+    parser.add_argument("--images", type=int, default=200, help="of the split, chosen by seed 0")
     parser.add_argument("--attacks", nargs="+", help="of the suite, one by one beside APGD-T; by default all")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the search")
-    parser.add_argument("--parts", nargs="+", choices=("alone", "convergence"), default=["alone", "convergence"])
-    parser.add_argument(
-        "--rounds", type=int, default=0, help="after the doubled suite, until less than 0.2 points are found"
-    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="the record, a JSON file")
@@ -68,7 +55,7 @@ def equal(attack: Attack, gradients: int) -> Attack:
 
 
 def main() -> None:
-    """Run what is missing, and write the record after each part."""
+    """Run what is missing, and write the record after each attack."""
     options = arguments()
     about = read_about(options.checkpoint)
     model = load(options.checkpoint, device=options.device)
@@ -110,44 +97,16 @@ def main() -> None:
     def has(name: str) -> bool:
         return name in found.get("runs", {})
 
-    if "alone" in options.parts and options.alone:
-        few = TensorExamples(x[: options.alone], y[: options.alone], dataset.ids[: options.alone])
-        apgd_t = dict(suite.members)["apgd-t"]
-        for name, attack in suite.members:
-            if has(f"alone/{name}") or name == "apgd-ce":
-                continue
-            if name != "apgd-t" and name not in (options.attacks or suite.names):
-                continue
-            began = time.perf_counter()
-            attack = attack if attack is apgd_t else equal(attack, apgd_t.queries)
-            outcome = engine.run(attack, model, few)
-            keep(f"alone/{name}", outcome.correct, began, gradients=int(outcome.backwards.sum()))
-
-    def go_on(name: str, attacks: Suite, left: Tensor, seed: int) -> None:
-        """Attack who still stands, unless that is done."""
-        if has(name):
-            return
+    examples, apgd_t = TensorExamples(x, y, dataset.ids), dict(suite.members)["apgd-t"]
+    for name, attack in suite.members:
+        if has(f"alone/{name}") or name == "apgd-ce":
+            continue
+        if name != "apgd-t" and name not in (options.attacks or suite.names):
+            continue
         began = time.perf_counter()
-        outcome = engine.run(attacks, model, TensorExamples(x[left], y[left], dataset.ids[left]), seed=seed)
-        correct = torch.zeros(len(x), dtype=torch.bool)
-        correct[left] = outcome.correct
-        broken = {member: int((outcome.broken_by == i).sum()) for i, member in enumerate(attacks.names)}
-        keep(name, correct, began, broken_by=broken)
-
-    if "convergence" in options.parts:
-        go_on("suite", suite, torch.arange(len(x)), seed=0)
-        chain, times = ["suite"], 1  # times the runs of the attacks that insist; 0: the whole suite was doubled
-        while len(chain) < 2 + options.rounds:
-            *before, last = [found["runs"][name] for name in chain]
-            gained = before[-1]["accuracy"] - last["accuracy"] if before else 0
-            if not last["standing"] or (times == 0 and gained < FINISHED):
-                break
-            times = 4 * max(times, 1) if gained >= FINISHED else 0
-            fruitful = {name.split(" ")[0] for name, images in last["broken_by"].items() if images}
-            name = f"round {len(chain)}" if before else "doubled"
-            attacks = insisting(suite, fruitful, times) if times else doubled(suite)
-            go_on(name, attacks, torch.tensor(last["standing"], dtype=torch.int64), seed=len(chain))
-            chain.append(name)
+        attack = attack if attack is apgd_t else equal(attack, apgd_t.queries)
+        outcome = engine.run(attack, model, examples)
+        keep(f"alone/{name}", outcome.correct, began, gradients=int(outcome.backwards.sum()))
 
 
 if __name__ == "__main__":
