@@ -69,12 +69,14 @@ def stored(folder: Path) -> Detection:
     def hits(kind: str) -> dict[float, Tensor]:
         return {float(name.removeprefix(kind)): t for name, t in arrays.items() if name.startswith(kind)}
 
+    shares = sorted({name.split("/")[1] for name in arrays if name.startswith("nearer/")})
     return Detection(
         threat=from_json(threat),
         clean=sets("clean")["clean"],
         benign=sets("benign"),
         attacked=sets("attacked"),
         halved=sets("halved"),
+        nearer={float(share): sets(f"nearer/{share}") for share in shares},
         evaded=hits("evaded/"),
         evaded_halved=hits("evaded halved/"),
     )
