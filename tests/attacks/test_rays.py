@@ -33,7 +33,7 @@ Y = torch.zeros(3, dtype=torch.int64)
 RADIUS = 0.8 / float(W.abs().sum())  # of the nearest point of the plane w . (x - 1/2) = 0.8
 
 
-@pytest.mark.parametrize("eps", [1.02 * RADIUS, 0.98 * RADIUS])
+@pytest.mark.parametrize("eps", [1.02 * RADIUS, pytest.param(0.98 * RADIUS, marks=pytest.mark.slow)])
 def test_it_finds_the_nearest_corner_of_a_linear_model(eps: float):
     attack = RayS(threat=Linf(eps), steps=400)
     found = Engine(batch_size=2).run(attack, Plane(W, -0.8), TensorExamples(X, Y, torch.arange(3)))

@@ -286,7 +286,7 @@ def test_scores_of_a_plain_detector_are_its_probabilities():
     assert torch.equal(score, 1 - x[:, 0, 0, 1]) and torch.equal(prediction, (x[:, 0, 0, 0] > 0.5).long())
 
 
-@pytest.mark.parametrize("caught", [-2.0, 1.0])
+@pytest.mark.parametrize("caught", [-2.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_evasion_finds_what_there_is_to_find_and_nothing_else(caught: float):
     """On the planted network, whose truth is a linear programme for every log-odds."""
     model = Planted("honest")
@@ -301,7 +301,7 @@ def test_evasion_finds_what_there_is_to_find_and_nothing_else(caught: float):
     assert (truth & ~through).sum() <= 1, f"{int(through.sum())} of {int(truth.sum())}"
 
 
-@pytest.mark.parametrize("name", ["evade-sum", "evade-orthogonal"])
+@pytest.mark.parametrize("name", ["evade-sum", pytest.param("evade-orthogonal", marks=pytest.mark.slow)])
 def test_evasion_ends_at_what_float32_says(name: str):
     """No engine confirms where it ends, so that a search in bfloat16 would give up at successes that are none."""
     model, x = Planted("honest"), planted_sample(Planted("honest"), 24)

@@ -308,7 +308,7 @@ class Stop(Exception):
     """A crash."""
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("attack", [PGD_3, BREAKS], ids=["goes on", "stops"])
 def test_goes_on_from_the_step_where_it_was(attack, precision, model, monkeypatch, tmp_path):
     engine = Engine(batch_size=8, precision=precision)

@@ -239,6 +239,7 @@ def test_attacks_of_the_record_are_tried_on_the_binarised_model(net):
     assert finding.figures["random points that succeed, %"] < 5
 
 
+@pytest.mark.slow
 def test_members_of_suites_are_tried_on_the_binarised_model_and_who_aims_elsewhere_is_not(net):
     lame = PGD(threat=THREAT, steps=2, step_size=0.01)
     attacks = {
