@@ -7,7 +7,6 @@ more; then all of it doubled, with other random numbers, has the last word.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -208,8 +207,9 @@ def settled(
         raise Mistake(f"{out} holds a record already; choose another --out")
     asked, remarks = cleared or Cleared(model)
     engine = (engine or Engine()).suited(asked, dataset)
-    keeping, began = Keeping(out, Share(), seconds=60.0, images=keep_adversarials), time.monotonic()
+    keeping = Keeping(out, Share(), seconds=60.0, images=keep_adversarials)
     with keeping.alone(), remembering(engine, out / "under-way", resume=resume) as remembers:
+        began = remembers.memory.clock()  # to which what an interrupted run took is added
         found = settle(asked, dataset, suite, engine=remembers, seed=seed, most=most, watch=watch, turn=turn)
         settings = {
             "kind": "Settled",
@@ -227,7 +227,7 @@ def settled(
             name=NAME,
             outcome=found.outcome,
             settings=settings,
-            seconds=time.monotonic() - began,
+            seconds=remembers.memory.clock() - began,
             members=found.names,
             threat=threat,
             seed=seed,

@@ -66,17 +66,19 @@ def network(*, routes: bool) -> nn.Module:
     return lively(create(config, classes=CLASSES), images(16))
 
 
-def known(model: nn.Module) -> Known:
+def known(model: nn.Module, n: int = 40) -> Known:
     clean = images(12, 1)
     attacked = fgsm(Linf(0.1))(model, clean, torch.arange(12) % CLASSES)
-    return Known(images(40, 2), torch.arange(40) % CLASSES, clean, attacked)
+    return Known(images(n, 2), torch.arange(n) % CLASSES, clean, attacked)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_detector(name: str):
     model = network(routes=True).train()
     before = traces(model)
-    detector = EVERY[name].fit(model, known(model))
+    detector = EVERY[name].fit(
+        model, known(model, 200)
+    )  # of fewer, covariances are nearly singular, and magnify rounding
     assert traces(model) == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
@@ -89,9 +91,7 @@ def test_every_detector(name: str):
         climbing = detector.score(start)
         (gradient,) = torch.autograd.grad(climbing.sum(), start)
     assert score.shape == (6,) and score.isfinite().all() and score.std() > 0
-    torch.testing.assert_close(
-        alone, score, atol=1e-3, rtol=1e-4
-    )  # distances in a covariance of few images magnify rounding
+    torch.testing.assert_close(alone, score, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(climbing.detach(), score, atol=1e-4, rtol=1e-4)  # whatever is passed back
     assert gradient.isfinite().all() and (gradient.flatten(1).norm(dim=1) > 0).all()
     assert (traces(model) == before and not detector.training) or model.training
