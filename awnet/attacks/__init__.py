@@ -6,6 +6,7 @@ from awnet.attacks.attack import Answer, Attack, Forward, Gradient, Steering, pe
 from awnet.attacks.auto_attack import auto_attack
 from awnet.attacks.cw import cw_inf
 from awnet.attacks.deep_sloth import deep_sloth
+from awnet.attacks.diversified import Diversified
 from awnet.attacks.engine import Engine, Examples, Outcome, Sweep, TensorExamples
 from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
@@ -26,6 +27,7 @@ __all__ = [
     "PGD",
     "Answer",
     "Attack",
+    "Diversified",
     "Engine",
     "Examples",
     "Forward",

@@ -117,11 +117,14 @@ def _evaluate(options: Evaluate, share: Share) -> None:
     from awnet.config import from_json
     from awnet.evaluation.evaluate import clear
     from awnet.evaluation.evaluate import evaluate as attack_all
+    from awnet.evaluation.modulation import with_means
     from awnet.evaluation.preflight import Cleared
     from awnet.report.tables import rich_table
 
     subject = subject_of(options)
     _check_together(options)
+    if subject.ours:  # before images are chosen from the split
+        subject = subject._replace(model=with_means(subject.model, subject.dataset))
     if options.indices:
         subject = subject._replace(dataset=named(subject.dataset, options.indices))
     attacks = _attacks(options, subject, quiet=not share.leads)

@@ -23,7 +23,7 @@ from awnet.errors import Mistake
 from awnet.evaluation.journal import Journal
 from awnet.evaluation.keeping import Keeping
 from awnet.evaluation.likeness import likeness
-from awnet.evaluation.modulation import summarise
+from awnet.evaluation.modulation import summarise, with_means
 from awnet.evaluation.preflight import Cleared, preflight
 from awnet.evaluation.progress import Pace, Progress
 from awnet.evaluation.record import Record
@@ -96,12 +96,13 @@ def evaluate(
         raise Mistake(f"there are no {dataset.split} images of {dataset.name} to evaluate on; choose another split")
     share = Share.here()
     limit = limit if limit is not None and limit < len(dataset) else None
+    split = dataset
     if limit is not None:
         dataset = dataset.sample(limit, seed=seed)
     given = model
     if cleared is None:
         cleared = clear(model, dataset, attacks, trust_range=trust_range)
-    model, remarks = cleared
+    model, remarks = with_means(cleared.model, split), cleared.remarks
     for sentence in remarks:
         remark(sentence)
     mine = share.of(dataset)

@@ -9,6 +9,7 @@ from awnet.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
 from awnet.models.model import (
     MODELS,
     Architecture,
+    Averaging,
     Calibrating,
     Deciding,
     Decision,
@@ -44,6 +45,7 @@ __all__ = [
     "AdvMoEResNet",
     "AdvMoEResNetConfig",
     "Architecture",
+    "Averaging",
     "Branch",
     "Calibrating",
     "Deciding",

@@ -155,6 +155,7 @@ class AWNet(nn.Module):
         super().__init__()
         base = config.base
         self.knob = config.knob
+        self.means: tuple[Tensor, ...] = ()  # of omega, where they are known (`averaged`)
         self.normalize = config.normalize(channels)
         self.stem = MixConv2d(channels, base.width, 3, 1, _norm(config))
         blocks: list[DynamicBlock] = []
@@ -217,10 +218,12 @@ class AWNet(nn.Module):
         """The frozen forms of `decide`.
 
         As sure of clean as the cap allows, sure of adversarial, or midway between; deciding as it does and denying it to
-        the gradient; and, where the router scales filters, omega = 1. Without a type head that is all there is to freeze.
+        the gradient; and, where the router scales filters, omega = 1, or its mean where that is known (`averaged`).
+        Without a type head there is only omega to freeze.
         """
         decided = ("clean", "adversarial", "half", "detached") if self.router.type_head else ()
-        return decided + ("unmodulated",) * self.knob.omega
+        scaled = ("unmodulated", "averaged") if self.means else ("unmodulated",)
+        return decided + scaled * self.knob.omega
 
     def decide(self, x: Images, seen: Images, form: str = "", forced: Hits | None = None) -> Decision:
         """Logits of x under the router's decision on the images `seen`, and where `forced` in a frozen form; see `Deciding`."""
@@ -228,8 +231,10 @@ class AWNet(nn.Module):
         routing = self.router(self.normalize(seen))
         p = self.knob.weigh(routing)
         if form and forced is not None:
-            if form == "unmodulated":
-                signals = (torch.where(forced[:, None], 1.0, omega) for omega in routing.signals)
+            if form in ("unmodulated", "averaged"):
+                held = self.means if form == "averaged" else [torch.ones_like(omega) for omega in routing.signals]
+                own = zip(held, routing.signals, strict=True)
+                signals = (torch.where(forced[:, None], instead.to(omega), omega) for instead, omega in own)
                 routing = routing._replace(signals=tuple(signals))
             else:
                 most = self.knob.p_max
@@ -251,6 +256,12 @@ class AWNet(nn.Module):
         own = zip(self._layers(), routing.signals, strict=True)
         held = tuple(signals[name].to(x).expand_as(omega) if name in signals else omega for name, omega in own)
         return self.classify(x, routing._replace(signals=held), Branch.MIXTURE)
+
+    def averaged(self, means: Mapping[str, Tensor]) -> AWNet:
+        """The same network, sharing all weights, with omega at its means as one more of its forms; see `Averaging`."""
+        other = copy.copy(self)
+        other.means = tuple(means[name] for name in self._layers())
+        return other
 
     def _layers(self) -> Iterator[str]:
         """A name for each modulated convolution, in the order of the signals."""

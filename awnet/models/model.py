@@ -161,6 +161,19 @@ class Holding(Modulating, Protocol):
         ...
 
 
+@runtime_checkable
+class Averaging(Modulating, Protocol):
+    """A model that modulates, and can take a mean of its factors as one more frozen form."""
+
+    def averaged(self, means: Mapping[str, Tensor]) -> nn.Module:
+        """The same model, which shares its weights and says the same, but offers the form "averaged" (`Deciding`).
+
+        Args:
+            means: each layer's mean factors, shape (filters,), by the names of `signals`.
+        """
+        ...
+
+
 class Decision(NamedTuple):
     """What a model that decides says of a batch.
 

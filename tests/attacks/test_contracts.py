@@ -25,6 +25,7 @@ from awnet.attacks import (
     FAB,
     PGD,
     Attack,
+    Diversified,
     Engine,
     Outcome,
     RayS,
@@ -56,6 +57,8 @@ def shortened(attack: Attack | Suite) -> Attack | Suite:
         return Suite(members=tuple((name, of(member)) for name, member in attack.members))
     if isinstance(attack, APGD):
         return replace(attack, steps=6, targets=min(attack.targets, 2), restarts=1)
+    if isinstance(attack, Diversified):
+        return replace(attack, start_steps=2, steps=4, restarts=2)
     if isinstance(attack, Steer):
         return replace(attack, steps=2, then=2, targets=1, restarts=1)
     if isinstance(attack, EOT):

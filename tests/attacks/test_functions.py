@@ -19,6 +19,7 @@ from awnet.attacks import (
     FAB,
     PGD,
     Attack,
+    Diversified,
     Engine,
     RayS,
     Square,
@@ -33,6 +34,7 @@ from awnet.attacks.functions import (
     cw,
     deciding,
     deep_sloth,
+    diversified,
     eot,
     fab,
     fgsm,
@@ -108,6 +110,11 @@ def test_with_nothing_said_it_is_the_registered_attack(
             deep_sloth,
             {"steps": 3, "step_size": 0.5, "eps": 0.5, "norm": "L2"},
             PGD(threat=L2(0.5), loss=Unsure(), steps=3, step_size=0.5, initial="step"),
+        ),
+        (
+            diversified,
+            {"start_steps": 2, "steps": 4, "restarts": 3},
+            Diversified(threat=BALL, start_steps=2, steps=4, restarts=3),
         ),
         (
             eot,

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from awnet.attacks import PGD, Engine, fgsm
+from awnet.attacks.adaptive.warm_start import warm
 from awnet.evaluation import Record
 from awnet.evaluation.evaluate import evaluate
-from awnet.evaluation.modulation import Omega, signals, summarise
+from awnet.evaluation.modulation import AVERAGED, SAMPLE, Omega, signals, summarise, with_means
 from awnet.models import AWNet, create
 from awnet.models.model import Modulating
 from awnet.threat_model import Linf
@@ -118,3 +119,34 @@ def test_comes_back_from_disk_and_stays_when_an_evaluation_goes_on(tmp_path):
     assert again.attacks["pgd"].omega == record.attacks["pgd"].omega != {}
     resumed = judged(network(), out=tmp_path, resume=True)
     assert resumed.attacks["pgd"].omega == record.attacks["pgd"].omega
+
+
+def test_the_means_are_those_of_a_fixed_sample_of_the_split():
+    """So that what falls does not depend on which images are attacked."""
+    model, split = network(), dataset(SAMPLE + 40, split="test", seed=9)
+    sample = split.sample(SAMPLE, seed=0)
+    clean, _ = sample.batch(torch.arange(SAMPLE))
+    told = with_means(model, split)
+    assert isinstance(told, AWNet) and model.training and not model.means
+    for mean_, omega in zip(told.means, signals(model, clean, 100).values(), strict=True):
+        torch.testing.assert_close(mean_, omega.mean(0))
+    assert with_means(told, DATA) is told, "what is known stays"
+
+
+def test_nothing_to_average():
+    static, unscaled = own(2), network()
+    unscaled = unscaled.turned(replace(unscaled.knob, omega=False))
+    assert with_means(static, DATA) is static and with_means(unscaled, DATA) is unscaled
+    assert with_means(network(), DATA.subset(torch.arange(0))).means == ()
+
+
+def test_an_evaluation_attacks_the_form_with_the_means_of_the_whole_split():
+    model, split = network(), dataset(90, split="test", seed=9)
+    attack = replace(warm(THREAT, AVERAGED), steps=4, then=1, targets=1)
+    engine, few = Engine(batch_size=20), split.sample(20, seed=0)
+    record = evaluate(model, split, {"warm": attack}, threat=THREAT, engine=engine, limit=20, samples=20)
+    found = engine.run(attack, with_means(model, split), few)
+    without = engine.run(attack, model, few)
+    assert not torch.equal(found.x_adv, without.x_adv), "the form is another start than the model as it is"
+    assert torch.equal(record.attacks["warm"].correct, found.correct)
+    assert model.training and "averaged" not in model.forms

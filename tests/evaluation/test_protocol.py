@@ -26,10 +26,17 @@ def test_standard_1_is_autoattack_standard(threat: ThreatModel):
 
 
 @each_ball
-def test_adaptive_1_is_the_suite_and_the_rest_of_standard(threat: ThreatModel):
-    (suite,) = attacks_of("adaptive@1", threat).values()
+def test_adaptive_2_is_the_suite_and_the_rest_of_standard(threat: ThreatModel):
+    (suite,) = attacks_of("adaptive@2", threat).values()
     assert isinstance(suite, Suite) and suite.members[:-2] == adaptive_suite(threat).members
     assert suite.members[-2:] == auto_attack(threat).members[2:]
+
+
+@each_ball
+def test_adaptive_1_is_that_without_what_came_later(threat: ThreatModel):
+    (now,), (then,) = (attacks_of(name, threat).values() for name in ("adaptive@2", "adaptive@1"))
+    assert isinstance(now, Suite) and isinstance(then, Suite)
+    assert then.members == tuple(one for one in now.members if one[0] not in ("diversified", "warm-averaged"))
 
 
 def test_quick_1():

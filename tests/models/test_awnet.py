@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from awnet.errors import Mistake
 from awnet.models import (
     MODELS,
+    Averaging,
     AWNet,
     AWNetConfig,
     Branch,
@@ -543,6 +544,22 @@ def test_each_frozen_form_is_the_network_with_that_in_place_of_the_decision():
     assert equal(forced["unmodulated"], model.turned(Knob(p_max=0.6, omega=False))(x))
     assert equal(forced["detached"], model(x))
     assert "unmodulated" not in model.turned(Knob(omega=False)).forms
+
+
+def test_omega_at_its_mean_is_a_form_where_the_mean_is_known():
+    x = images()
+    model = awnet(x, depth=10, modulate_shortcuts=True, knob=Knob(type_bias=0.3, p_max=0.8))
+    means = {layer: omega.mean(0) for layer, omega in model.signals(images()).items()}
+    assert isinstance(model, Averaging) and "averaged" not in model.forms
+    told = model.averaged(means)
+    assert told.forms == (*model.forms, "averaged") and "averaged" not in model.forms
+    assert "averaged" not in told.turned(Knob(omega=False)).forms
+    assert equal(told(x), model(x)) and told.state_dict().keys() == model.state_dict().keys()
+    everybody = torch.ones(4, dtype=torch.bool)
+    assert equal(told.decide(x, x, "averaged", everybody).logits, model.hold(x, means))
+    some = torch.tensor([True, False, False, True])
+    mixed = told.decide(x, x, "averaged", some).logits
+    assert equal(mixed[some], model.hold(x, means)[some]) and equal(mixed[~some], model(x)[~some])
 
 
 def test_signals_can_be_held():

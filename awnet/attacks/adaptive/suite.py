@@ -1,10 +1,11 @@
 """The adaptive suite: what a careful adversary does to a model that decides, and the worst of all of it for each image.
 
-First AutoAttack's two gradient attacks, which know of no decision; then everything in this folder, on who still stands, the
-attacks that most often find something first. On a model that does not decide (`awnet.models.model.Deciding`), the others
-end after one look and the suite is those two: add Square and FAB there (`aa`).
+AutoAttack's two gradient attacks and diversified starts, which know of no decision, and everything in this folder, each on who
+still stands, the attacks that most often find something first. On a model that does not decide (`awnet.models.model.Deciding`),
+the others end after one look and the suite is those three: add Square and FAB there (`aa`).
 
-The suite is frozen: a number under its name means these attacks with these settings. Change it under another name.
+`adaptive` is the strongest suite that there is here; a record says what it was. What never changes are the protocols:
+`adaptive@2` is this suite with FAB and Square, `adaptive@1` the one before it.
 
 Whether it was enough for a network is seen by doubling it: `adaptive-twice` goes on with the same attacks, each with twice the
 steps and twice the runs, on who still stands. What those find is by how far the first number was too high, at least.
@@ -19,6 +20,7 @@ from awnet.attacks.adaptive.joint import joint
 from awnet.attacks.adaptive.parts import expert_only, router_only
 from awnet.attacks.adaptive.warm_start import small, warm
 from awnet.attacks.apgd import APGD
+from awnet.attacks.diversified import Diversified
 from awnet.attacks.effort import more
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.suite import Suite
@@ -27,7 +29,7 @@ from awnet.threat_model import ThreatModel
 
 
 def adaptive_suite(threat: ThreatModel) -> Suite:
-    """Twenty attacks, eighteen of which know what routes; on a network that does not, APGD-CE and APGD-T."""
+    """Twenty-two attacks, nineteen of which know what routes; on a network that does not, the other three."""
     return Suite(
         members=(
             ("apgd-ce", APGD(threat=threat)),
@@ -36,6 +38,7 @@ def adaptive_suite(threat: ThreatModel) -> Suite:
             ("orthogonal-clean", orthogonal(threat, "clean")),
             ("orthogonal-adversarial", orthogonal(threat, "adversarial")),
             ("apgd-t", APGD(threat=threat, loss=TargetedDLR(), targets=9)),
+            ("diversified", Diversified(threat=threat)),
             ("small-quarter", small(threat, 1 / 4)),
             ("small-half", small(threat, 1 / 2)),
             ("stay-clean", stay(threat, "clean")),
@@ -47,6 +50,7 @@ def adaptive_suite(threat: ThreatModel) -> Suite:
             ("warm-half", warm(threat, "half")),
             ("warm-detached", warm(threat, "detached")),
             ("warm-unmodulated", warm(threat, "unmodulated")),
+            ("warm-averaged", warm(threat, "averaged")),
             ("expert-only", expert_only(threat)),
             ("router-only-clean", router_only(threat, "clean")),
             ("router-only-adversarial", router_only(threat, "adversarial")),

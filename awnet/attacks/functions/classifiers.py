@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from awnet.attacks.apgd import APGD
 from awnet.attacks.auto_attack import auto_attack as auto_attack_suite
+from awnet.attacks.diversified import Diversified
 from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
 from awnet.attacks.fgsm import fgsm as fgsm_of
@@ -113,6 +114,24 @@ def apgd(
         restarts=restarts,
         steps=steps,
     )
+    return run(attack, model, x, y, seed=seed, batch_size=batch_size)
+
+
+def diversified(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float = 8 / 255,
+    norm: str = "Linf",
+    start_steps: int = 4,
+    steps: int = 25,
+    restarts: int = 36,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Images:
+    """Short runs of Auto-PGD on the margin, each from a start of its own (`awnet.attacks.diversified`)."""
+    attack = Diversified(threat=threat_model(norm, eps), start_steps=start_steps, steps=steps, restarts=restarts)
     return run(attack, model, x, y, seed=seed, batch_size=batch_size)
 
 

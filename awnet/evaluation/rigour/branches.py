@@ -25,7 +25,7 @@ from awnet.attacks.adaptive.steer import Side
 from awnet.attacks.attack import Attack
 from awnet.evaluation.kinds import knows_the_router
 from awnet.evaluation.metrics import paired_difference, worst_case
-from awnet.evaluation.modulation import signals
+from awnet.evaluation.modulation import AVERAGED, signals
 from awnet.evaluation.rigour.check import Part, Trial, check, percent
 from awnet.evaluation.rigour.forms import Held
 from awnet.models.model import Deciding, Holding
@@ -34,6 +34,7 @@ from awnet.types import Hits, Images
 
 SIDES: tuple[Side, ...] = ("clean", "adversarial")
 UNSCALED = "unmodulated"  # where a model offers it as a frozen form: omega = 1, as it is held here
+STILL = (UNSCALED, AVERAGED)  # forms that are held here too
 DENIED = "detached"  # no branch: the whole, its decision denied to the gradient
 
 
@@ -64,7 +65,7 @@ def tabled(trial: Trial) -> Iterator[Part]:
         yield Part("skipped", "The model decides nothing image by image: it has no branches.")
         return
     held = _held(trial)
-    frozen = {name: form for name, form in trial.forms.items() if name != UNSCALED or not held}
+    frozen = {name: form for name, form in trial.forms.items() if name not in STILL or not held}
     if not frozen and not held:
         yield Part("skipped", "The model has no frozen forms: there is nothing to compare it with.")
         return

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from awnet.attacks import APGD, Engine, Steer, Suite, TensorExamples, adaptive_suite
+from awnet.attacks import APGD, Diversified, Engine, Steer, Suite, TensorExamples, adaptive_suite
 from awnet.attacks.adaptive.suite import adaptive_twice, insisting
 from awnet.conformance.planted import BALL, GATES, Gate, Planted, planted_sample
 
@@ -22,6 +22,8 @@ def shorter(suite: Suite) -> Suite:
             attack = replace(attack, steps=25, then=15, targets=2)
         if isinstance(attack, APGD):
             attack = replace(attack, steps=40, targets=min(attack.targets, 2))
+        if isinstance(attack, Diversified):
+            attack = replace(attack, restarts=6)
         members.append((name, attack))
     return Suite(members=tuple(members))
 
@@ -64,8 +66,8 @@ def test_a_model_that_does_not_decide_meets_the_plain_part():
     outcome = Engine(batch_size=10).run(suite, model, TensorExamples(x, y, torch.arange(10)))
     assert outcome.correct.any()
     stood = outcome.spent[outcome.correct][0, :, 1]  # backward passes on one that withstood everything
-    plain = [isinstance(attack, APGD) for attack in suite.attacks]
-    assert [int(n) > 1 for n in stood] == plain and sum(plain) == 2
+    plain = [isinstance(attack, APGD | Diversified) for attack in suite.attacks]
+    assert [int(n) > 1 for n in stood] == plain and sum(plain) == 3
 
 
 def test_twice_is_the_suite_and_then_as_much_again_of_each():
