@@ -1,4 +1,4 @@
-"""What all tests share: shapes checked at every call, one thread a worker, no network, real images where there are some."""
+"""What all tests share: shapes checked, one thread a worker, no network, real images where there are some."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may need the network
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import jaxtyping
 import pytest
+import shape_checks
 import torch
 
-# Before anything of awnet is imported.
-jaxtyping.install_import_hook("awnet", "shape_checks.typecheck")
+shape_checks.install()  # before anything of awnet is imported
 
 REPO = Path(__file__).resolve().parents[1]
 TINY = ["--training.epochs", "1", "--model.width", "4", "--data.validation", "0.9"]
@@ -35,6 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _seeded() -> None:
     """Weights and images that a test draws are the same in any order and on any worker."""
     torch.manual_seed(0)
+    shape_checks.calls.clear()
 
 
 @pytest.fixture(scope="session")

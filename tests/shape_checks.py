@@ -1,4 +1,7 @@
-"""The types of awnet/types.py, checked at every call of the package while tests run (jaxtyping with beartype).
+"""The types of awnet/types.py, checked while tests run (jaxtyping with beartype).
+
+A check costs more than many a function. Of each function a test checks the first calls and then every so-many-th: what an attack
+does a thousand times is of the same shapes the thousandth time. AWNET_CHECK_ALL=1 checks every call.
 
 The package imports its annotations from `__future__`, so jaxtyping sees strings: it checks those that can be evaluated
 when the function is defined, and takes one that names something defined later in its file (or imported for type checkers
@@ -8,15 +11,50 @@ only) as `Any`.
 from __future__ import annotations
 
 import functools
+import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import jaxtyping
 import torch
 from beartype import BeartypeConf, beartype
 from beartype.door import is_bearable
 from beartype.roar import BeartypeDecorHintException
 
 CONF = BeartypeConf(is_pep484_tower=True)  # 1 is a float
+FIRST, THEN = 8, 32  # so many calls of a function are checked in each test, and later each of so many
+ALL = bool(os.environ.get("AWNET_CHECK_ALL"))
+
+calls: Counter[Callable[..., Any]] = Counter()  # of the test that runs
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def install() -> None:
+    """Check the package, which nothing may have imported yet."""
+    jaxtyping.jaxtyped = sparing
+    jaxtyping.install_import_hook("awnet", "shape_checks.typecheck")
+
+
+def sparing(*, typechecker: Any) -> Callable[[Any], Any]:
+    """`jaxtyped`, on some of the calls."""
+
+    def decorate(what: Any) -> Any:
+        checked = _jaxtyped(typechecker=typechecker)(what)
+        if ALL or isinstance(what, type):
+            return checked
+
+        @functools.wraps(what)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():
+                return what(*args, **kwargs)
+            calls[what] += 1
+            due = calls[what] <= FIRST or calls[what] % THEN == 0
+            return (checked if due else what)(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def typecheck(function: Callable[..., Any]) -> Callable[..., Any]:
