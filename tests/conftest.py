@@ -9,8 +9,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is import
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
-import shape_checks
 import torch
+
+import shape_checks
 
 shape_checks.install()  # before anything of awnet is imported
 

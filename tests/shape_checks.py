@@ -1,7 +1,7 @@
 """The types of awnet/types.py, checked while tests run (jaxtyping with beartype).
 
-A check costs more than many a function. Of each function a test checks the first calls and then every so-many-th: what an attack
-does a thousand times is of the same shapes the thousandth time. AWNET_CHECK_ALL=1 checks every call.
+A check costs more than many a function. Of each function a test checks the first calls and then one of so many: what an
+attack does a thousand times is of the same shapes the thousandth time. AWNET_CHECK_ALL=1 checks every call.
 
 The package imports its annotations from `__future__`, so jaxtyping sees strings: it checks those that can be evaluated
 when the function is defined, and takes one that names something defined later in its file (or imported for type checkers

@@ -13,7 +13,7 @@ from awnet.losses import CrossEntropy
 from awnet.noise import Noise
 from awnet.threat_model import Linf
 from awnet.types import Images, Labels
-from shape_checks import typecheck
+from shape_checks import ALL, FIRST, THEN, sparing, typecheck
 
 
 def test_wrong_shapes_and_types_are_caught_in_the_package():
@@ -55,6 +55,21 @@ def test_a_hint_that_cannot_be_checked_leaves_the_others_on():
 
     with pytest.raises(TypeCheckError, match="parameter 'y'"):
         Batch(torch.zeros(2, 3, 8, 8), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.skipif(ALL, reason="every call is checked (AWNET_CHECK_ALL)")
+def test_the_first_calls_are_checked_and_then_one_of_so_many():
+    @sparing(typechecker=typecheck)
+    def same(x: Images) -> Images:
+        return x
+
+    caught = []
+    for call in range(1, 3 * THEN + 2):
+        try:
+            same(torch.zeros(3, 8, 8))
+        except TypeCheckError:
+            caught.append(call)
+    assert caught == [*range(1, FIRST + 1), THEN, 2 * THEN, 3 * THEN]
 
 
 def test_compiled_code_is_let_through():

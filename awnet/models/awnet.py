@@ -260,7 +260,7 @@ class AWNet(nn.Module):
     def averaged(self, means: Mapping[str, Tensor]) -> AWNet:
         """The same network, sharing all weights, with omega at its means as one more of its forms; see `Averaging`."""
         other = copy.copy(self)
-        other.means = tuple(means[name] for name in self._layers())
+        other.means = tuple(means[name].to(self.head.weight) for name in self._layers())
         return other
 
     def _layers(self) -> Iterator[str]:

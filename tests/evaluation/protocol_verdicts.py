@@ -124,6 +124,14 @@ def as_marked(attack: Attack, known: str) -> bool:
     return all(mark in (".", str(int(stand))) for mark, stand in zip(known, stands, strict=True))
 
 
+def already(found: dict[str, Any], threat: ThreatModel) -> dict[Attack, str]:
+    """The marks of attacks that are in other protocols too."""
+    by_protocol = {protocol: by_threat.get(str(threat), {}).get("members", {}) for protocol, by_threat in found.items()}
+    return {
+        a: known[name] for p, known in by_protocol.items() for name, a in members(p, threat).items() if name in known
+    }
+
+
 def main(chosen: list[str]) -> None:
     """Add what is missing; no verdict is ever edited."""
     found: dict[str, Any] = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
@@ -137,7 +145,8 @@ def main(chosen: list[str]) -> None:
         if "settings" not in entry:
             entry["settings"] = settings(protocol, threat)
         if "members" not in entry:
-            entry["members"] = {name: marks(attack) for name, attack in members(protocol, threat).items()}
+            known = already(found, threat)
+            entry["members"] = {name: known.get(a) or marks(a) for name, a in members(protocol, threat).items()}
         GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
         sys.stdout.write(f"{protocol}, {threat}: {entry}\n")
         sys.stdout.flush()
