@@ -52,6 +52,8 @@ class Evaluate:
     settle: bool = False
     """Run the adaptive suite, and go on until twice as much of everything finds less than 0.2 points more: for hours, where a
     network routes. The record tells what each round left, and whether it has settled."""
+    rounds: int = 12
+    """Of --settle, at most: 2 for the suite and twice as much of it, which says how far from settled it is."""
     eps: float | None = None
     """The radius, such as 8/255; that of its training by default."""
     norm: Literal["linf", "l2", "l1"] | None = None
@@ -193,6 +195,8 @@ def _check_together(options: Evaluate) -> None:
     if (options.budget or options.settle) and given:
         one = "--budget" if options.budget else "--settle"
         raise Mistake(f"{one} runs attacks of its own; leave out --{', --'.join(given)}")
+    if options.rounds != usual.rounds and not options.settle:
+        raise Mistake("--rounds says how long --settle goes on; give --settle too")
     if options.protocol and "attacks" in given:
         raise Mistake(f"{options.protocol} says itself which attacks are run; leave out --attacks or --protocol")
 
@@ -301,6 +305,7 @@ def _settled(subject: Subject, cleared: Cleared, options: Evaluate, out: Path) -
             out=out,
             engine=_engine(options),
             seed=options.seed,
+            most=options.rounds,
             resume=options.resume,
             samples=options.keep_images,
             keep_adversarials=options.adversarials,
