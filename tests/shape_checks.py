@@ -15,6 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import jaxtyping
 import torch
@@ -27,6 +28,7 @@ FIRST, THEN = 8, 32  # so many calls of a function are checked in each test, and
 ALL = bool(os.environ.get("AWNET_CHECK_ALL"))
 
 calls: Counter[Callable[..., Any]] = Counter()  # of the test that runs
+spared: WeakSet[Callable[..., Any]] = WeakSet()  # the functions that are checked at some of their calls
 _jaxtyped = jaxtyping.jaxtyped
 
 
@@ -40,6 +42,8 @@ def sparing(*, typechecker: Any) -> Callable[[Any], Any]:
     """`jaxtyped`, on some of the calls."""
 
     def decorate(what: Any) -> Any:
+        if isinstance(what, type) and what.__init__ in spared:  # it is checked, after what a setting says of it
+            return what
         checked = _jaxtyped(typechecker=typechecker)(what)
         if ALL or isinstance(what, type):
             return checked
@@ -52,6 +56,7 @@ def sparing(*, typechecker: Any) -> Callable[[Any], Any]:
             due = calls[what] <= FIRST or calls[what] % THEN == 0
             return (checked if due else what)(*args, **kwargs)
 
+        spared.add(call)
         return call
 
     return decorate
