@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from statistics import mean, pvariance
 
@@ -140,7 +141,13 @@ def test_nothing_to_average():
     assert with_means(network(), DATA.subset(torch.arange(0))).means == ()
 
 
-def test_an_evaluation_attacks_the_form_with_the_means_of_the_whole_split():
+def test_an_evaluation_attacks_the_form_with_the_means_of_the_whole_split(monkeypatch):
+    averaged_over = []
+    monkeypatch.setattr(
+        sys.modules[evaluate.__module__],
+        "with_means",
+        lambda model, clean: averaged_over.append(clean) or with_means(model, clean),
+    )
     model, split = network(), dataset(90, split="test", seed=9)
     attack = replace(warm(THREAT, AVERAGED), steps=4, then=1, targets=1)
     engine, few = Engine(batch_size=20), split.sample(20, seed=0)
@@ -149,4 +156,5 @@ def test_an_evaluation_attacks_the_form_with_the_means_of_the_whole_split():
     without = engine.run(attack, model, few)
     assert not torch.equal(found.x_adv, without.x_adv), "the form is another start than the model as it is"
     assert torch.equal(record.attacks["warm"].correct, found.correct)
+    assert averaged_over == [split], "not the images that are attacked alone"
     assert model.training and "averaged" not in model.forms
