@@ -125,8 +125,7 @@ def _evaluate(options: Evaluate, share: Share) -> None:
 
     subject = subject_of(options)
     _check_together(options)
-    if subject.ours:  # before images are chosen from the split
-        subject = subject._replace(model=with_means(subject.model, subject.dataset))
+    split = subject.dataset
     if options.indices:
         subject = subject._replace(dataset=named(subject.dataset, options.indices))
     attacks = _attacks(options, subject, quiet=not share.leads)
@@ -139,6 +138,7 @@ def _evaluate(options: Evaluate, share: Share) -> None:
     if not subject.ours:
         with waiting("a look at the model", quiet=not share.leads):
             cleared = clear(subject.model, images, attacks, trust_range=options.trust_range)
+    cleared = cleared._replace(model=with_means(cleared.model, split))
     unattacked = () if attacks or options.settle else ("no attack is run: the worst case is the clean accuracy",)
     for sentence in (*unattacked, *cleared.remarks) if share.leads else ():
         print(f"note: {sentence}", file=sys.stderr)
