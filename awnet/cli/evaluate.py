@@ -72,7 +72,7 @@ class Evaluate:
     out: Path | None = None
     """Where the record goes; a folder beside the checkpoint by default."""
     resume: bool = False
-    """Go on where the evaluation in this folder stopped, or add attacks to it."""
+    """Go on where the evaluation in this folder stopped, or add attacks to it, or rounds with --settle."""
     label: str = ""
     """The name of the row in tables."""
     type_bias: float | None = None
@@ -330,7 +330,7 @@ def _say_rounds(record: Record, out: Path) -> None:
         found_by = ", ".join(f"{name} {count}" for name, count in one["broken by"].items())
         table.add_row(one["name"], f"{100 * one['left']:.1f}", found_by or "–")
     Console().print(table)
-    said = "settled" if result.settings["settled"] else "NOT settled: more rounds would find more"
+    said = "settled" if result.settings["settled"] else "NOT settled; --resume with more --rounds goes on"
     print(f"robust accuracy at most {record.worst_accuracy} of {record.worst_accuracy.n} images; {said}")
     print(f"record: {out}; next: awnet report {out}")
 

@@ -2,7 +2,8 @@
 
 Some figures take many attacks: a rigour report, a detector's curves, a bound within a time. Such a job asks for the same runs
 in the same order whenever it is begun, so that the n-th run can be known again by its place; that it is of the same network,
-attack, seed and images is compared all the same. What is kept is dropped once the job has its result.
+attack, seed and images is compared all the same. What is kept is dropped once the job has its result, unless it may be gone on
+with.
 """
 
 from __future__ import annotations
@@ -39,10 +40,14 @@ class Memory:
         folder: where they are kept, each in a folder of its own.
         seconds: how much work a crash may cost.
         ctrl_c: stops the run under way once it is pressed.
+        goes_on: whether the job had a result before, which no other job may take the place of.
     """
 
-    def __init__(self, folder: Path, seconds: float = 60.0, ctrl_c: CtrlC | None = None) -> None:
-        self.folder, self._seconds, self._ctrl_c = folder, seconds, ctrl_c
+    def __init__(
+        self, folder: Path, seconds: float = 60.0, ctrl_c: CtrlC | None = None, *, goes_on: bool = False
+    ) -> None:
+        self.folder, self._seconds, self._ctrl_c, self._goes_on = folder, seconds, ctrl_c, goes_on
+        self.lasts = False  # beyond the result of the job, which may then be gone on with
         self._runs, self._earlier = 0, 0.0
 
     def clock(self) -> float:
@@ -59,12 +64,15 @@ class Memory:
 
         Raises:
             Interrupt: Ctrl-C was pressed, and the run's state has been saved.
+            Mistake: the job is to go on from its result, and that was another job's.
         """
         place, self._runs = self.folder / f"{self._runs:04}", self._runs + 1
         if (found := _recalled(place, of)) is not None:
             outcome, seconds = found
             self._earlier += seconds
             return outcome
+        if self._goes_on and self._runs == 1:
+            raise Mistake(f"{self.folder.parent} holds another evaluation; choose another --out")
         journal = Journal(self.folder / "journal", of, self._seconds)
         journal.of = _as_known(journal.folder, of)
         sweep = journal.recall(begin)
@@ -126,32 +134,36 @@ class Remembering(Engine):
 
 
 @contextmanager
-def remembering(engine: Engine, folder: Path, *, resume: bool, seconds: float = 60.0) -> Iterator[Remembering]:
+def remembering(
+    engine: Engine, folder: Path, *, resume: bool, goes_on: bool = False, seconds: float = 60.0
+) -> Iterator[Remembering]:
     """While it lasts, the engine with a memory, which ends with the job; an error or Ctrl-C leaves it there to be gone on with.
 
     Args:
         engine: how attacks are run.
         folder: of the memory; made, and held against other processes.
         resume: go on with what is there.
+        goes_on: as of `Memory`.
         seconds: how much work a crash may cost.
 
     Raises:
         Mistake: there is a memory without `resume`, another process works with it, or it cannot be written.
     """
-    if not resume and _kept(folder):
+    if not resume and kept(folder):
         raise Mistake(f"{folder} holds what an interrupted run has found; --resume goes on, or remove it to begin anew")
     done = False
     try:
         with alone(folder), CtrlC() as ctrl_c:
             told = {field.name: getattr(engine, field.name) for field in fields(Engine)}
-            yield Remembering(memory=Memory(folder, seconds, ctrl_c), **told)
-        done = True
+            memory = Memory(folder, seconds, ctrl_c, goes_on=goes_on)
+            yield Remembering(memory=memory, **told)
+        done = not memory.lasts
     finally:
-        if done or not _kept(folder):
+        if done or not kept(folder):
             remove_folder(folder)
 
 
-def _kept(folder: Path) -> bool:
+def kept(folder: Path) -> bool:
     """Whether runs are kept there, or the journal of one."""
     return any(folder.glob("[0-9j]*"))
 

@@ -24,7 +24,7 @@ from awnet.evaluation.keeping import Keeping
 from awnet.evaluation.metrics import Accuracy, accuracy
 from awnet.evaluation.preflight import Cleared
 from awnet.evaluation.record import Record
-from awnet.evaluation.remembering import remembering
+from awnet.evaluation.remembering import kept, remembering
 from awnet.evaluation.shared import Share
 from awnet.evaluation.unattacked import attacked_once
 from awnet.noise import fold
@@ -190,27 +190,33 @@ def settled(
 ) -> Record:
     """`settle`, and a record of it: one attack, whose settings tell what each round left and whether it has settled.
 
+    Where it has not, `under-way` stays beside the record: it can be gone on with.
+
     Args:
         model, dataset, suite, seed, most, watch, turn: as of `settle`.
         threat: the threat model of the suite.
         out: the record's folder.
         engine: how attacks are run.
-        resume: go on from where an interrupted run of the same in `out` was.
+        resume: go on from where an interrupted run of the same in `out` was, or one of too few rounds.
         samples, keep_adversarials: as of `awnet.evaluation.evaluate`.
         cleared: what a look at the model found.
         said: label, front, about, limit and part, as of `unattacked`.
 
     Raises:
-        Mistake: as `settle` does, or `out` holds a record or the beginning of one.
+        Mistake: as `settle` does, or `out` holds a record or the beginning of one that is not to be gone on with.
     """
-    if (out / "record.json").exists():
+    memory, had = out / "under-way", (out / "record.json").exists()
+    if had and not kept(memory):
         raise Mistake(f"{out} holds a record already; choose another --out")
+    if had and not resume:
+        raise Mistake(f"{out} holds a record that has not settled; --resume goes on, or choose another --out")
     asked, remarks = cleared or Cleared(model)
     engine = (engine or Engine()).suited(asked, dataset)
     keeping = Keeping(out, Share(), seconds=60.0, images=keep_adversarials)
-    with keeping.alone(), remembering(engine, out / "under-way", resume=resume) as remembers:
+    with keeping.alone(), remembering(engine, memory, resume=resume, goes_on=had) as remembers:
         began = remembers.memory.clock()  # to which what an interrupted run took is added
         found = settle(asked, dataset, suite, engine=remembers, seed=seed, most=most, watch=watch, turn=turn)
+        remembers.memory.lasts = not found.done
         settings = {
             "kind": "Settled",
             "settled": found.done,

@@ -96,6 +96,29 @@ def test_an_interrupted_one_goes_on(model: nn.Module, tmp_path: Path):
     assert resumed.adversarials == whole.adversarials
 
 
+def test_one_of_too_few_rounds_goes_on(model: nn.Module, tmp_path: Path):
+    more = {"threat": THREAT, "engine": ENGINE}
+    whole = settled(model, DATA, SUITE, out=tmp_path / "whole", **more)
+    out, told = tmp_path / "record", []
+    few = settled(model, DATA, SUITE, out=out, most=2, **more)
+    with pytest.raises(Mistake, match="has not settled; --resume goes on"):
+        settled(model, DATA, SUITE, out=out, **more)
+    for other, seed in ((model, 1), (torch.nn.Sequential(model, torch.nn.Softplus()), 0)):
+        with pytest.raises(Mistake, match="holds another evaluation"):
+            settled(other, DATA, SUITE, out=out, resume=True, seed=seed, **more)
+    assert Record.load(out).attacks[NAME].settings == few.attacks[NAME].settings, "a refusal loses nothing"
+    gone_on = settled(model, DATA, SUITE, out=out, resume=True, turn=lambda sweep: told.append(sweep), **more)
+    ours, theirs = gone_on.attacks[NAME], whole.attacks[NAME]
+    assert few.attacks[NAME].settings["settled"] is False and ours.settings == theirs.settings
+    assert torch.equal(ours.forwards, theirs.forwards) and gone_on.adversarials == whole.adversarials
+    assert all(check.passed for check in verify(out, model, DATA).checks)
+    again: list[object] = []
+    settled(model, DATA, SUITE, out=tmp_path / "again", turn=again.append, **more)
+    assert 0 < len(told) < len(again), "the first two rounds are not run again"
+    with pytest.raises(Mistake, match="holds a record already"):
+        settled(model, DATA, SUITE, out=out, resume=True, **more)
+
+
 def test_bad_input(model: nn.Module):
     with pytest.raises(Mistake, match="no images"):
         settle(model, DATA.subset(torch.arange(0)), SUITE, engine=ENGINE)
