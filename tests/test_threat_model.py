@@ -10,7 +10,7 @@ from torch import Tensor
 
 from awnet.errors import Mistake
 from awnet.noise import Noise
-from awnet.threat_model import L1, L2, Linf, ThreatModel, onto_l1_ball
+from awnet.threat_model import L1, L2, Linf, ThreatModel, _between_corners, _risen, onto_l1_ball
 
 BUDGETS = [Linf(8 / 255), Linf(0.28), L2(0.5), L2(3.0), L1(1.0), L1(12.0)]
 NORM = {Linf: torch.inf, L2: 2, L1: 1}
@@ -151,6 +151,36 @@ def test_the_step_to_a_plane_is_the_shortest(norm_of: type[ThreatModel]):
     furthest = threat.to_plane(x, w, 2 * reach)
     torch.testing.assert_close(x + furthest, torch.where(w > 0, 0.0, torch.where(w < 0, 1.0, x)), rtol=0, atol=1e-5)
     assert not threat.to_plane(x, 0 * w, height).any() and not threat.to_plane(x, w, 0 * height).any()
+
+
+@pytest.mark.parametrize("shape", [(20, 3, 16, 16), (50, 1, 2, 2), (50, 1, 1, 1)])
+@pytest.mark.parametrize("kind", ["even", "closed", "empty", "on all scales", "steep"])
+def test_the_water_level_holds_the_volume_found_either_way(shape: tuple[int, ...], kind: str):
+    cap, capacity = torch.rand(shape), torch.rand(shape)
+    if kind == "closed":
+        cap[cap < 0.3] = 0
+    if kind == "empty":
+        capacity[capacity < 0.5] = 0
+    if kind == "on all scales":
+        cap = torch.exp(-12 * cap)
+    if kind == "steep":  # the vessels that are open last hold next to nothing
+        cap, capacity = cap**8, capacity**13
+    most = (capacity * cap).double().sum((1, 2, 3))
+    for share in (0.0, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.999, 1.5):
+        volume = (share * most).float()[:, None, None, None]
+        for find in (_risen, _between_corners):
+            level = find(capacity, cap, volume)
+            held = (capacity * torch.minimum(cap, level)).double().sum((1, 2, 3))
+            torch.testing.assert_close(held, min(share, 1) * most, rtol=1e-5, atol=1e-30)
+            others = find(capacity[::2], cap[::2], volume[::2])
+            assert torch.equal(level[::2], others), "neighbours change nothing"
+
+
+def test_a_volume_that_is_no_number_ends_and_spoils_no_other():
+    cap, capacity = torch.rand(4, 1, 3, 3), torch.rand(4, 1, 3, 3)
+    volume = torch.tensor([0.5, torch.nan, 1.0, torch.inf])[:, None, None, None]
+    level = _risen(capacity, cap, volume)
+    assert level.isfinite().all() and torch.equal(level[::2], _risen(capacity[::2], cap[::2], volume[::2]))
 
 
 @each_budget

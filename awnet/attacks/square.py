@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from awnet.attacks.attack import Answer, Attack, Forward, per_image, select
+from awnet.attacks.attack import Answer, Attack, Forward, nobody, per_image, select
 from awnet.attacks.registry import ATTACKS
 from awnet.config import setting
 from awnet.errors import Mistake
@@ -89,7 +89,9 @@ class Square(Attack):
         kept = (found > state.margin) | (state.step == 0)  # the search begins there even if x itself was closer
         best, margin = select(kept, state.candidate, state.best), select(kept, found, state.margin)
         step = state.step + 1
-        candidate = select(step == 0, self._first(state.x, noise), self._next(state.x, best, step, noise))
+        candidate = self._next(state.x, best, step, noise)
+        if not nobody(step == 0):
+            candidate = select(step == 0, self._first(state.x, noise), candidate)
         return SquareState(state.x, state.y, step, candidate, best, margin)
 
     def done(self, state: SquareState) -> Hits:
@@ -144,7 +146,7 @@ class Square(Attack):
         window = _inside(row, side) & _inside(column, side)
         signs = _signs(noise.stream(1).uniform(step, (c, 1, 1)))
         if isinstance(self.threat, Linf):
-            return self.threat.project(best + 2 * self.threat.eps * signs * window, x)
+            return self.threat.project(torch.addcmul(best, 2 * self.threat.eps * signs, window.to(x)), x)
 
         delta = best - x
         other = _inside(other_row, side) & _inside(other_column, side)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from awnet.attacks.adaptive.weigh import Weigh, Weighed
 from awnet.attacks.apgd import Ascent, ClimbState, climb_in
-from awnet.attacks.attack import Answer, Attack, Steering, select
+from awnet.attacks.attack import Answer, Attack, Steering, nobody, select
 from awnet.attacks.sparse_climb import SparseClimbState
 from awnet.attacks.targets import aims, runners_up
 from awnet.config import setting
@@ -172,8 +172,10 @@ class Steer(Attack):
         ended = ~looked & state.second & second.ended(far)
 
         climb = select(state.second, far, near)
-        climb = select(turn, second.go_on(state.x, near.best, self.then_size * self.threat.eps), climb)
-        climb = select(ended, first.begin(state.x, state.run + 1, noise), climb)
+        if not nobody(turn):
+            climb = select(turn, second.go_on(state.x, near.best, self.then_size * self.threat.eps), climb)
+        if not nobody(ended):
+            climb = select(ended, first.begin(state.x, state.run + 1, noise), climb)
         weight = torch.where(weighed.there, state.weight / 2, state.weight * 2).clamp(LIGHTEST, HEAVIEST)
         targets = select(looked, runners_up(answer.logits, state.y, self.targets), state.targets)
         runs = aims(targets, state.y) * self.restarts * (answer.log_odds is not None)
