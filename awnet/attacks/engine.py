@@ -684,6 +684,7 @@ class Shapes:
 
     def __init__(self, largest: int, *, shrinks: bool = True) -> None:
         self.largest, self.shrinks = largest, shrinks
+        self._smaller = sorted({largest * part // 16 for part in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)})
         self._same: dict[tuple[str, bool, int], bool] = {}
 
     def fit(self, kind: tuple[str, bool], count: int, ask: Callable[[int], list[Tensor]]) -> int:
@@ -694,17 +695,19 @@ class Shapes:
             count: at most the largest.
             ask: the answers about the same examples in a batch of a given size.
         """
-        shape = self.largest
         if not self.shrinks:
-            return shape
-        for smaller in (self.largest * part // 16 for part in (14, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1)):
-            if smaller >= max(count, SMALLEST):
-                shape = smaller
-        known = (*kind, shape)
-        if shape < self.largest and known not in self._same:
-            pairs = zip(ask(shape), ask(self.largest), strict=True)
-            self._same[known] = all(torch.equal(a, b[:shape]) for a, b in pairs)
-        return shape if self._same.get(known, False) else self.largest
+            return self.largest
+        whole: list[Tensor] | None = None
+        for size in self._smaller:
+            if size < max(count, SMALLEST):
+                continue
+            if (*kind, size) not in self._same:
+                whole = whole or ask(self.largest)
+                pairs = zip(ask(size), whole, strict=True)
+                self._same[*kind, size] = all(torch.equal(a, b[:size]) for a, b in pairs)
+            if self._same[*kind, size]:  # as often one size does not do and the next one does
+                return size
+        return self.largest
 
     def halved(self, warn: Warn) -> Shapes:
         """Those that are left where memory does not suffice for the largest."""

@@ -145,7 +145,7 @@ def test_refilling_waits_for_a_sixteenth_of_the_slots():
     # one free slot of 64 waits, with example 0 still in it; after the third call all are free
     assert [round(float(call[0]) * 100) for call in model.seen[:5]] == [0, 0, 0, 0, 64]  # the first is a look
     # ten examples left: the model is asked whether a batch of 12 gives the same bits as the usual one
-    assert [len(call) for call in model.seen[4:]] == [12, 64, 12] + [64] * 2
+    assert [len(call) for call in model.seen[4:]] == [64, 12, 12] + [64] * 2
     assert outcome.forwards.tolist() == [label + 2 for label in labels]
 
 
@@ -251,8 +251,8 @@ def test_bfloat16_is_for_the_search_only():
     given = TensorExamples(x, y, torch.arange(40))
     outcome = Engine(batch_size=16, precision="bfloat16").run(attack, model, given)
     calls = dtypes[1 + 4 :]  # it has been looked at four times
-    # and for the last eight, whether a smaller batch gives the same bits
-    assert calls == [torch.bfloat16] * (10 + 2 + 5) + [torch.float32] * 3
+    probes = len(calls) - (10 + 5 + 3)  # for the last eight, whether smaller batches give the same bits
+    assert 2 <= probes <= 5 and calls == [torch.bfloat16] * (10 + probes + 5) + [torch.float32] * 3
     assert outcome.x_adv.dtype == torch.float32
     with torch.no_grad():
         prediction = torch.cat([model(part).argmax(1) for part in outcome.x_adv.split(8)])
@@ -571,11 +571,19 @@ def test_an_engine_without_slots_is_a_mistake():
 class OfItsBatch(Recorder):
     """Rounds differently in a small batch."""
 
+    def __init__(self, small: int) -> None:
+        super().__init__()
+        self.small = small
+
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) * (1 + 1e-6 * (len(x) < 64))
+        return super().forward(x) * (1 + 1e-6 * (len(x) < self.small))
 
 
-@pytest.mark.parametrize(("model", "last"), [(Recorder(), 8), (OfItsBatch(), 64)], ids=["same bits", "other bits"])
+@pytest.mark.parametrize(
+    ("model", "last"),
+    [(Recorder(), 8), (OfItsBatch(64), 64), (OfItsBatch(10), 12)],
+    ids=["same bits", "other bits", "other bits in eight"],
+)
 def test_the_last_examples_share_a_smaller_batch_where_that_changes_no_bit(model: Recorder, last: int):
     given = examples([9] * 5 + [0] * 60)
     outcome = Engine(batch_size=64).run(Walk(threat=Linf(0.1)), model, given)
