@@ -64,7 +64,8 @@ def _between_corners(capacity: Images, cap: Images, volume: Tensor) -> Tensor:
     cap, order = cap.flatten(1).sort(dim=1)
     capacity, volume = capacity.flatten(1).gather(1, order), volume.flatten(1)
     full = (capacity * cap).cumsum(1)  # of the vessels that are full at each corner
-    higher = capacity.flip(1).cumsum(1).flip(1)  # a difference of sums would lose what little is open near the last corner
+    # a difference of sums would lose what little is open near the last corner
+    higher = capacity.flip(1).cumsum(1).flip(1)
     open_ = torch.cat([higher[:, 1:], torch.zeros_like(volume)], dim=1)
     at_corner = full + cap * open_
     corner = (at_corner < volume).sum(1, keepdim=True)  # the first one that is high enough

@@ -369,6 +369,9 @@ class Engine:
                 slot_of[entering] = queue[begun : begun + int(entering.sum())]
                 begun += int(entering.sum())
                 slots = select(entering.to(device), self._fresh(search, examples, slot_of, device), slots)
+            taken = (slot_of >= 0).nonzero()[:, 0]
+            if begun == len(queue) and 2 * len(taken) <= len(slot_of):  # nobody will need the free ones
+                slots, slot_of = take(taken.to(device), slots), slot_of[taken]
             rows, manner = self._next(attack, slots, slot_of)
             rows = rows[: network.shapes.largest]
             try:
