@@ -20,7 +20,7 @@ def provenance() -> dict[str, Any]:
 
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": LOADED,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -60,3 +60,6 @@ def _cpu() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+LOADED = _commit()  # now: a tree that changes while a program runs changes nothing of what runs
