@@ -586,9 +586,13 @@ class OfItsBatch(Recorder):
 )
 def test_the_last_examples_share_a_smaller_batch_where_that_changes_no_bit(model: Recorder, last: int):
     given = examples([9] * 5 + [0] * 60)
-    outcome = Engine(batch_size=64).run(Walk(threat=Linf(0.1)), model, given)
+    slots: list[int] = []
+    outcome = Engine(batch_size=64).run(
+        Walk(threat=Linf(0.1)), model, given, watch=lambda sweep: slots.append(len(sweep.slot_of))
+    )
     assert torch.equal(outcome.x_adv, given.x)
     assert outcome.forwards.tolist() == [11] * 5 + [2] * 60, "to ask about bits is no pass of an example"
+    assert slots[0] == 64 and slots[-1] <= 8, "slots that nobody will need are dropped"
     assert {len(call) for call in model.seen[-7:-2]} == {last}
 
 
