@@ -39,7 +39,7 @@ def _water_level(capacity: Images, cap: Images, volume: PerExample) -> Tensor:
     Returns:
         Shape (b, 1, 1, 1).
     """
-    # a GPU sorts faster than it could tell that a level has come to rest
+    # on a GPU, to see whether a level has come to rest would be to wait for all that it has been given to do
     find = _risen if volume.device.type == "cpu" else _between_corners
     return find(capacity, cap, volume[:, None, None, None])
 

@@ -708,7 +708,7 @@ class Shapes:
                 whole = whole or ask(self.largest)
                 pairs = zip(ask(size), whole, strict=True)
                 self._same[*kind, size] = all(torch.equal(a, b[:size]) for a, b in pairs)
-            if self._same[*kind, size]:  # as often one size does not do and the next one does
+            if self._same[*kind, size]:  # often a size rounds otherwise and the next larger one does not
                 return size
         return self.largest
 

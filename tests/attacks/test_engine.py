@@ -243,16 +243,20 @@ def test_bfloat16_is_for_the_search_only():
     """The images come from a search in bfloat16, the verdict on them from float32."""
     x, model = torch.rand(40, 3, 8, 8), small_net()
     lively(model, x)
-    dtypes: list[torch.dtype] = []
-    model[0].register_forward_hook(lambda _module, _args, out: dtypes.append(out.dtype))
+    seen: list[tuple[int, torch.dtype]] = []
+    model[0].register_forward_hook(lambda _module, _args, out: seen.append((len(out), out.dtype)))
     with torch.no_grad():
         y = model(x).argmax(1)
     attack = PGD(threat=Linf(2 / 255), steps=5)
     given = TensorExamples(x, y, torch.arange(40))
     outcome = Engine(batch_size=16, precision="bfloat16").run(attack, model, given)
-    calls = dtypes[1 + 4 :]  # it has been looked at four times
-    probes = len(calls) - (10 + 5 + 3)  # for the last eight, whether smaller batches give the same bits
-    assert 2 <= probes <= 5 and calls == [torch.bfloat16] * (10 + probes + 5) + [torch.float32] * 3
+    calls = seen[1 + 4 :]  # it has been looked at four times
+    # and for the last eight, which is the smallest batch that gives the same bits as the whole one
+    probes = (16, 8, 10, 12, 14)[: len(calls) - (10 + 5 + 3)]
+    last = calls[-4][0]
+    assert [size for size, _ in calls] == [16] * 10 + [*probes] + [last] * 5 + [16] * 3
+    assert last == probes[-1] or (last, len(probes)) == (16, 5)
+    assert [dtype for _, dtype in calls] == [torch.bfloat16] * (len(calls) - 3) + [torch.float32] * 3
     assert outcome.x_adv.dtype == torch.float32
     with torch.no_grad():
         prediction = torch.cat([model(part).argmax(1) for part in outcome.x_adv.split(8)])
