@@ -6,8 +6,9 @@ the images that come out (`awnet/attacks/float32.py`: no caller's autocast, no T
 shape and every random number is counted by example, neighbours, order and the number of examples change no bit of a result;
 another batch size changes it by rounding only.
 
-Once the queue is empty fewer and fewer slots are taken. The batch then shrinks, where the network has been seen to answer
-each image of the smaller batch with the very same bits: on a CPU it mostly does; elsewhere the batch stays as it is.
+Once the queue is empty fewer and fewer slots are taken. The batch then shrinks, down to two images, where the network has been
+seen to answer each image of the smaller batch with the very same bits: on a CPU it mostly does; elsewhere the batch stays as
+it is. Slots beyond the batch are dropped then.
 
 In bfloat16 a search sees the network as `awnet/attacks/lean.py` tells. A success counts once the model itself, in float32,
 has confirmed it; and since that cannot show a success that was missed, FAB, and the last quarter of each run of APGD, are in
@@ -59,7 +60,8 @@ from awnet.noise import Noise, fold
 from awnet.threat_model import ThreatModel
 from awnet.types import Hits, Images, Labels, Logits, PerExample
 
-SMALLEST = 8  # batches shrink no further: less would keep no processor busy
+FEW = 8  # images that are enough to see how a network answers
+SMALL = (2, 3, 4, 6, 8, 12, 16)  # batches smaller than a sixteenth; never one image, for which many a network fails
 Warn = Callable[[str], None]
 
 
@@ -305,7 +307,7 @@ class Engine:
         """
         if not len(examples):
             return self
-        x, _ = examples.batch(torch.arange(min(self.batch_size, SMALLEST)).clamp(max=len(examples) - 1))
+        x, _ = examples.batch(torch.arange(min(self.batch_size, FEW)).clamp(max=len(examples) - 1))
         check_range(x)
         with in_float32(model):
             try:
@@ -369,11 +371,9 @@ class Engine:
                 slot_of[entering] = queue[begun : begun + int(entering.sum())]
                 begun += int(entering.sum())
                 slots = select(entering.to(device), self._fresh(search, examples, slot_of, device), slots)
-            taken = (slot_of >= 0).nonzero()[:, 0]
-            if begun == len(queue) and 2 * len(taken) <= len(slot_of):  # nobody will need the free ones
-                slots, slot_of = take(taken.to(device), slots), slot_of[taken]
             rows, manner = self._next(attack, slots, slot_of)
             rows = rows[: network.shapes.largest]
+            everybody = len(rows) == int((slot_of >= 0).sum())
             try:
                 turn = self._turned(search, network, examples, slots, slot_of, rows, manner, passes)
             except torch.OutOfMemoryError:
@@ -391,6 +391,8 @@ class Engine:
                 left[slot_of[leaving]] = True
                 fallen[of[turn.hit]] = True
                 slot_of[leaving] = -1
+            if begun == len(queue) and everybody and turn.shape < len(slot_of):  # nobody will need the free ones
+                slots, slot_of = _packed(slots, slot_of, rows, turn.shape)
             sweep = sweep._replace(slots=slots, slot_of=slot_of.clone(), begun=torch.tensor(begun))
             watch(sweep)
         return sweep
@@ -435,8 +437,8 @@ class Engine:
             query = attack.query(state)
             return Forward(query.x) if manner.look else query
 
-        def ask(size: int) -> list[Tensor]:
-            state = take(_padded(rows, size).to(device), slots.state)
+        def ask(size: int, first: int = 0) -> list[Tensor]:
+            state = take(_from(rows, len(slot_of), size, first).to(device), slots.state)
             with network.seen(exact):
                 query = asked_of(state)
                 answer = evaluate(network.searched(query), query, self._laid_out)
@@ -469,7 +471,7 @@ class Engine:
         finished, hit = torch.stack([part.finished, hit]).cpu()[:, place]  # one wait for both
         asked = asked.cpu()[place]
         slots = part if whole else put(rows.to(device), take(place.to(device), part), slots)
-        return Turn(slots, asked, confirmed, finished, hit)
+        return Turn(slots, shape, asked, confirmed, finished, hit)
 
     def _judged(self, search: Search | None, model: nn.Module, examples: Examples, sweep: Sweep, warn: Warn) -> Sweep:
         """The sweep with the verdict on who met this search, or without one on the images as they are."""
@@ -539,8 +541,9 @@ class Engine:
         if not len(asked):
             return slots, doubtful.long()
 
-        def ask(size: int) -> list[Tensor]:
-            return [network.model(self._laid_out(take(_padded(asked, size).to(device), slots.x_adv)))]
+        def ask(size: int, first: int = 0) -> list[Tensor]:
+            index = _from(asked, len(slots.x_adv), size, first).to(device)
+            return [network.model(self._laid_out(take(index, slots.x_adv)))]
 
         shape = network.shapes.fit(("confirmation", True), len(asked), ask)
         logits, index = ask(shape)[0][: len(asked)], asked.to(device)
@@ -594,7 +597,7 @@ class Engine:
     def _network(self, model: nn.Module, examples: Examples, warn: Warn) -> Network:
         convolutions = None
         if self.precision != "float32":
-            x, _ = examples.batch(torch.arange(min(len(examples), SMALLEST)))
+            x, _ = examples.batch(torch.arange(min(len(examples), FEW)))
             convolutions = convolutions_of(model, self._laid_out(x.to(device_of(model))))
         return Network(model, self.batch_size, convolutions, compiled=self.compile, warn=warn)
 
@@ -668,13 +671,20 @@ class Manner(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What a turn did: all slots, and of those whose turn it was the evaluations, confirmations, the end, and a success."""
+    """What a turn did: all slots, the batch, and of whose turn it was the evaluations, confirmations, the end, a success."""
 
     slots: Slots
+    shape: int
     asked: Tensor
     confirmed: Tensor
     finished: Hits
     hit: Hits
+
+
+class Ask(Protocol):
+    """A question to the network, as it can be put in batches of any size; see `Shapes.fit`."""
+
+    def __call__(self, size: int, first: int = 0) -> list[Tensor]: ...
 
 
 class Shapes:
@@ -687,30 +697,34 @@ class Shapes:
 
     def __init__(self, largest: int, *, shrinks: bool = True) -> None:
         self.largest, self.shrinks = largest, shrinks
-        self._smaller = sorted({largest * part // 16 for part in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)})
+        small = [size for size in SMALL if size < largest / 16]
+        self._sizes = small + sorted({largest * part // 16 for part in range(1, 16)} - {0, 1}) + [largest]
         self._same: dict[tuple[str, bool, int], bool] = {}
 
-    def fit(self, kind: tuple[str, bool], count: int, ask: Callable[[int], list[Tensor]]) -> int:
+    def fit(self, kind: tuple[str, bool], count: int, ask: Ask) -> int:
         """The smallest of them for so many examples.
 
         Args:
             kind: of the question, for each may be answered by kernels of its own.
             count: at most the largest.
-            ask: the answers about the same examples in a batch of a given size.
+            ask: the answers in a batch of a given size about the same examples, beginning with a given one.
         """
         if not self.shrinks:
             return self.largest
-        whole: list[Tensor] | None = None
-        for size in self._smaller:
-            if size < max(count, SMALLEST):
-                continue
+        sizes = [size for size in self._sizes if size >= count]
+        known = next(size for size in sizes if size == self.largest or self._same.get((*kind, size)))
+        answers: list[Tensor] | None = None
+        for size in sizes[: sizes.index(known)]:
             if (*kind, size) not in self._same:
-                whole = whole or ask(self.largest)
-                pairs = zip(ask(size), whole, strict=True)
-                self._same[*kind, size] = all(torch.equal(a, b[:size]) for a, b in pairs)
+                answers = answers or ask(known)
+                self._same[*kind, size] = all(
+                    torch.equal(answer, other[first : first + size])
+                    for first in range(0, min(max(size, FEW), known) - size + 1, size)
+                    for answer, other in zip(ask(size, first), answers, strict=True)
+                )
             if self._same[*kind, size]:  # often a size rounds otherwise and the next larger one does not
                 return size
-        return self.largest
+        return known
 
     def halved(self, warn: Warn) -> Shapes:
         """Those that are left where memory does not suffice for the largest."""
@@ -731,9 +745,24 @@ def _searches(attack: Attack | Suite, seed: int) -> list[Search]:
     return [Search(attack, seed)]
 
 
+def _packed(slots: Slots, slot_of: Tensor, rows: Tensor, size: int) -> tuple[Slots, Tensor]:
+    """These rows alone, as many slots as a batch has, so that nothing need be taken out of them for a turn, and put back."""
+    slots = take(_padded(rows, size).to(slots.finished.device), slots)
+    nobody = torch.arange(size, device=slots.finished.device) >= len(rows)
+    return slots._replace(finished=slots.finished | nobody), torch.cat(
+        [slot_of[rows], rows.new_full((size - len(rows),), -1)]
+    )
+
+
 def _padded(rows: Tensor, size: int) -> Tensor:
     """The rows, and the first of them again until there are so many."""
     return torch.cat([rows, rows[:1].expand(size - len(rows))])
+
+
+def _from(rows: Tensor, slots: int, size: int, first: int) -> Tensor:
+    """So many slots, beginning with the given one: these rows before the others, around and around."""
+    others = torch.ones(slots, dtype=torch.bool).index_fill(0, rows, False).nonzero()[:, 0]
+    return torch.cat([rows, others])[torch.arange(first, first + size) % slots]
 
 
 def _halved(size: int, warn: Warn) -> int:

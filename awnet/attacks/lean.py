@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from awnet.attacks.attack import by_channels
 from awnet.types import Images
 
+ROWS = 16  # of a matrix product, from which on no row's bits depend on their number
 ROUNDING = 1e-3  # of the logits' spread, by which a folded network may differ from itself
 
 
@@ -135,7 +136,7 @@ class Lean(TorchFunctionMode):
         elif func is F.linear and (linear := _linear(*args, **kwargs))[0].ndim == 2:
             x, weight, bias = linear
             with torch.autocast(x.device.type, enabled=False):
-                return func(x.to(weight.dtype), weight, bias)
+                return _many(func, x.to(weight.dtype), weight, bias)
         elif func is Tensor.mean and not kwargs and args[1:] == ((2, 3),) and by_channels(args[0]):
             # the gradient of a mean comes back with images by rows, and all that meets it is slow
             return F.avg_pool2d(args[0], args[0].shape[2:]).flatten(1)
@@ -173,6 +174,12 @@ def _conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any,
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
     return input, weight, bias
+
+
+def _many(linear: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The linear layer, on a CPU of enough rows: products of few are computed in another order, and so round otherwise."""
+    missing = ROWS - len(x) if x.device.type == "cpu" else 0
+    return linear(F.pad(x, (0, 0, 0, missing)), weight, bias)[: len(x)] if missing > 0 else linear(x, weight, bias)
 
 
 def _norm(

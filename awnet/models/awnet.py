@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import inf, isnan, nan
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.models.dynamic_conv import DynamicConv2d
-from awnet.models.mix_batch_norm import Branch, MixBatchNorm2d, MixConv2d, Norm, OneBatchNorm2d, Route
+from awnet.models.mix_batch_norm import Branch, MixBatchNorm2d, MixConv2d, Norm, OneBatchNorm2d, Route, affine_maps
 from awnet.models.model import MODELS, Architecture, Decision
 from awnet.models.resnet import BLOCKS, STRIDES, BasicBlock, Bottleneck, ResNetConfig
 from awnet.models.router import Router, RouterConfig, Routing
@@ -125,6 +126,11 @@ class DynamicBlock(nn.Module):
         modulated = [m for m in (*self.convs, self.shortcut) if isinstance(m, DynamicConv2d)]
         return [m.conv.out_channels for m in modulated]
 
+    @property
+    def norms(self) -> list[MixBatchNorm2d | OneBatchNorm2d]:
+        """The batch norms after its convolutions."""
+        return [m.bn for m in (*self.convs, self.shortcut) if isinstance(m, (DynamicConv2d, MixConv2d))]
+
     def forward(self, x: Tensor, omegas: list[Tensor] | list[None], route: Route) -> Tensor:
         """Features (b, c_in, h, w), and signals (b, c_out) for each of `filters`, or None for omega = 1."""
         out = x
@@ -200,6 +206,8 @@ class AWNet(nn.Module):
             raise ValueError(f"Branch.HALVES takes as many clean images as adversarial ones, got {len(x)} in all")
         p = self.knob.weigh(routing) if p is None and branch is Branch.MIXTURE else p
         route = Route(branch, p, definition)
+        if not (self.training or definition or branch is Branch.HALVES):
+            route = route._replace(maps=affine_maps(self._norms(), route))
         signals = iter(routing.signals if self.knob.omega else [None] * len(routing.signals))
         out = F.relu(self.stem(x, route))
         for block in self.blocks:
@@ -262,6 +270,11 @@ class AWNet(nn.Module):
         other = copy.copy(self)
         other.means = tuple(means[name].to(self.head.weight) for name in self._layers())
         return other
+
+    def _norms(self) -> list[MixBatchNorm2d | OneBatchNorm2d]:
+        """All of its batch norms."""
+        norms = [block.norms for block in self.blocks if isinstance(block, DynamicBlock)]
+        return [self.stem.bn, *chain.from_iterable(norms)]
 
     def _layers(self) -> Iterator[str]:
         """A name for each modulated convolution, in the order of the signals."""

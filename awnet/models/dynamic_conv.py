@@ -41,5 +41,5 @@ class DynamicConv2d(nn.Module):
             pi = pi if omega is None else pi * omega.to(pi.dtype)[:, :, None, None]
             return self.bn(pi, route)
         # At test time omega, both batch norms and their mixture are one affine map of an image's channel.
-        scale, shift = self.bn.affine(route)
+        scale, shift = route.affine(self.bn)
         return scale_and_shift(pi, scale if omega is None else omega * scale, shift)

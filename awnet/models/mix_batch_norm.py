@@ -6,6 +6,7 @@ Statistics and affine parameters are both duplicated, as in gated batch norm (Li
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -31,6 +32,9 @@ class Branch(Enum):
     HALVES = "halves"
 
 
+Affine = tuple[Tensor, Tensor]
+
+
 class Route(NamedTuple):
     """How a batch passes through the dynamic network.
 
@@ -38,11 +42,17 @@ class Route(NamedTuple):
         branch: which batch norms.
         p: P_type, the probability of being clean, shape (b,); used by `Branch.MIXTURE` alone.
         definition: compute as the equations are written, instead of the fast way.
+        maps: what the batch norms of the network are on this route, where that is known (`affine_maps`).
     """
 
     branch: Branch
     p: PerExample | None = None
     definition: bool = False
+    maps: Mapping[nn.Module, Affine] | None = None
+
+    def affine(self, norm: MixBatchNorm2d | OneBatchNorm2d) -> Affine:
+        """(scale, shift) of a batch norm; see `affine_maps`."""
+        return (affine_maps([norm], self) if self.maps is None else self.maps)[norm]
 
 
 class MixBatchNorm2d(nn.Module):
@@ -65,20 +75,9 @@ class MixBatchNorm2d(nn.Module):
         p = route.p.to(pi.dtype)[:, None, None, None]
         return (1 - p) * self.adv(pi) + p * self.nat(pi)  # Eq. 14
 
-    def affine(self, route: Route) -> tuple[Tensor, Tensor]:
-        """(scale, shift) such that in eval mode BN_mix(pi) = scale * pi + shift; of shape (c,), or (b, c) for a mixture.
-
-        With running statistics each batch norm is an affine map of a channel, and so is their mixture:
-        scale = p gamma_n / sigma_n + (1 - p) gamma_a / sigma_a, shift = p (beta_n - gamma_n mu_n / sigma_n) + ... .
-        """
-        if route.branch is Branch.CLEAN:
-            return _affine(self.nat)
-        if route.branch is Branch.ADVERSARIAL:
-            return _affine(self.adv)
-        assert route.p is not None
-        (scale_n, shift_n), (scale_a, shift_a) = _affine(self.nat), _affine(self.adv)
-        p = route.p[:, None].to(scale_n.dtype)  # under autocast the router answers in bfloat16
-        return torch.lerp(scale_a, scale_n, p), torch.lerp(shift_a, shift_n, p)
+    def met(self, branch: Branch) -> list[nn.BatchNorm2d]:
+        """The batch norms that a whole batch meets; of a mixture BN_adv, then BN_nat."""
+        return {Branch.CLEAN: [self.nat], Branch.ADVERSARIAL: [self.adv], Branch.MIXTURE: [self.adv, self.nat]}[branch]
 
 
 class OneBatchNorm2d(nn.Module):
@@ -91,18 +90,37 @@ class OneBatchNorm2d(nn.Module):
     def forward(self, pi: Tensor, route: Route) -> Tensor:
         return self.all(pi)
 
-    def affine(self, route: Route) -> tuple[Tensor, Tensor]:
-        """(scale, shift) of the channels in eval mode."""
-        return _affine(self.all)
+    def met(self, branch: Branch) -> list[nn.BatchNorm2d]:
+        """The batch norms that a whole batch meets."""
+        return [self.all]
 
 
 Norm = type[MixBatchNorm2d] | type[OneBatchNorm2d]
 
 
-def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert bn.running_mean is not None and bn.running_var is not None
-    scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
-    return scale, bn.bias - bn.running_mean * scale
+def affine_maps(norms: Sequence[MixBatchNorm2d | OneBatchNorm2d], route: Route) -> dict[nn.Module, Affine]:
+    """(scale, shift) of each such that in eval mode BN_mix(pi) = scale * pi + shift; (c,), or (b, c) for a mixture.
+
+    With running statistics a batch norm is an affine map of a channel, and so is a mixture of two:
+    scale = p gamma_n / sigma_n + (1 - p) gamma_a / sigma_a, shift = p (beta_n - gamma_n mu_n / sigma_n) + ... .
+    All are computed at once: one by one they would be hundreds of operations on a few numbers each.
+    """
+    maps = [_affine(bns) for bns in zip(*(norm.met(route.branch) for norm in norms), strict=True)]
+    if len(maps) == 2:
+        assert route.p is not None
+        p = route.p[:, None].to(maps[0][0].dtype)  # under autocast the router answers in bfloat16
+        maps = [tuple(torch.lerp(of_adv, of_nat, p) for of_adv, of_nat in zip(*maps, strict=True))]
+    widths = [norm.met(route.branch)[0].num_features for norm in norms]
+    scales, shifts = (t.split(widths, dim=-1) for t in maps[0])
+    return dict(zip(norms, zip(scales, shifts, strict=True), strict=True))
+
+
+def _affine(bns: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, ...]:
+    weight, bias, mean, var = (
+        torch.cat([getattr(bn, name) for bn in bns]) for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = weight * torch.rsqrt(var + bns[0].eps)
+    return scale, bias - mean * scale
 
 
 class MixConv2d(nn.Module):
@@ -117,7 +135,7 @@ class MixConv2d(nn.Module):
         pi = self.conv(x)
         if self.training or route.definition or route.branch is Branch.HALVES:
             return self.bn(pi, route)
-        return scale_and_shift(pi, *self.bn.affine(route))
+        return scale_and_shift(pi, *route.affine(self.bn))
 
 
 def scale_and_shift(pi: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

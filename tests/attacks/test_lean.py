@@ -142,3 +142,22 @@ def test_layers_called_by_keyword_are_the_same():
             torch.testing.assert_close(model(x), plain, rtol=1e-4, atol=1e-4)
         with Lean(found, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(model(x).float(), plain, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_bits_of_a_linear_layer_do_not_depend_on_how_many_rows_it_has(dtype: torch.dtype):
+    """On a CPU: products of few rows are computed in another order. So the last examples of a search can be few."""
+    x, layer = torch.randn(16, 240), nn.Linear(240, 480)
+
+    def asked(rows: int) -> tuple[Tensor, Tensor]:
+        part = x[:rows].to(dtype).requires_grad_()
+        with Lean([], dtype):
+            answer = layer(part)
+        return answer.detach(), torch.autograd.grad(answer.square().sum(), part)[0]
+
+    whole = asked(16)
+    for rows in (1, 2, 5, 8, 15):
+        few = asked(rows)
+        assert few[0].shape == (rows, 480) and few[0].dtype == torch.float32
+        assert all(torch.equal(a, b[:rows]) for a, b in zip(few, whole, strict=True)), rows
+    torch.testing.assert_close(whole[0], layer(x.to(dtype).float()).detach())
