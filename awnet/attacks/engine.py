@@ -51,6 +51,7 @@ from awnet.attacks.float32 import in_float32
 from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.inputs import check_answers, check_fits, check_ids, check_range, finite
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
+from awnet.attacks.shapes import FEW, Shapes, halved
 from awnet.attacks.suite import Suite
 from awnet.config import setting
 from awnet.errors import Mistake
@@ -60,8 +61,6 @@ from awnet.noise import Noise, fold
 from awnet.threat_model import ThreatModel
 from awnet.types import Hits, Images, Labels, Logits, PerExample
 
-FEW = 8  # images that are enough to see how a network answers
-SMALL = (2, 3, 4, 6, 8, 12, 16)  # batches smaller than a sixteenth; never one image, for which many a network fails
 Warn = Callable[[str], None]
 
 
@@ -573,7 +572,7 @@ class Engine:
             try:
                 logits, p_clean = judge(model, x_final)
             except torch.OutOfMemoryError:
-                b = _halved(b, warn)
+                b = halved(b, warn)
                 continue
             logits = logits.float()
             prediction, numbers = logits.argmax(1), finite(logits)
@@ -681,56 +680,6 @@ class Turn(NamedTuple):
     hit: Hits
 
 
-class Ask(Protocol):
-    """A question to the network, as it can be put in batches of any size; see `Shapes.fit`."""
-
-    def __call__(self, size: int, first: int = 0) -> list[Tensor]: ...
-
-
-class Shapes:
-    """The batches that a network can be given: the largest, and smaller ones that change no bit of an answer.
-
-    Args:
-        largest: the batch size.
-        shrinks: whether there are smaller ones.
-    """
-
-    def __init__(self, largest: int, *, shrinks: bool = True) -> None:
-        self.largest, self.shrinks = largest, shrinks
-        small = [size for size in SMALL if size < largest / 16]
-        self._sizes = small + sorted({largest * part // 16 for part in range(1, 16)} - {0, 1}) + [largest]
-        self._same: dict[tuple[str, bool, int], bool] = {}
-
-    def fit(self, kind: tuple[str, bool], count: int, ask: Ask) -> int:
-        """The smallest of them for so many examples.
-
-        Args:
-            kind: of the question, for each may be answered by kernels of its own.
-            count: at most the largest.
-            ask: the answers in a batch of a given size about the same examples, beginning with a given one.
-        """
-        if not self.shrinks:
-            return self.largest
-        sizes = [size for size in self._sizes if size >= count]
-        known = next(size for size in sizes if size == self.largest or self._same.get((*kind, size)))
-        answers: list[Tensor] | None = None
-        for size in sizes[: sizes.index(known)]:
-            if (*kind, size) not in self._same:
-                answers = answers or ask(known)
-                self._same[*kind, size] = all(
-                    torch.equal(answer, other[first : first + size])
-                    for first in range(0, min(max(size, FEW), known) - size + 1, size)
-                    for answer, other in zip(ask(size, first), answers, strict=True)
-                )
-            if self._same[*kind, size]:  # often a size rounds otherwise and the next larger one does not
-                return size
-        return known
-
-    def halved(self, warn: Warn) -> Shapes:
-        """Those that are left where memory does not suffice for the largest."""
-        return Shapes(_halved(self.largest, warn), shrinks=self.shrinks)
-
-
 class Search(NamedTuple):
     """An attack with the seed of its random numbers."""
 
@@ -763,15 +712,3 @@ def _from(rows: Tensor, slots: int, size: int, first: int) -> Tensor:
     """So many slots, beginning with the given one: these rows before the others, around and around."""
     others = torch.ones(slots, dtype=torch.bool).index_fill(0, rows, False).nonzero()[:, 0]
     return torch.cat([rows, others])[torch.arange(first, first + size) % slots]
-
-
-def _halved(size: int, warn: Warn) -> int:
-    """The next smaller batch.
-
-    Raises:
-        Mistake: there is none.
-    """
-    if size == 1:
-        raise Mistake("out of memory with a batch of one image; the model needs a device with more memory")
-    warn(f"out of memory with batches of {size}; going on with {size // 2}")
-    return size // 2
