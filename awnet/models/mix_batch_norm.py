@@ -105,13 +105,13 @@ def affine_maps(norms: Sequence[MixBatchNorm2d | OneBatchNorm2d], route: Route) 
     scale = p gamma_n / sigma_n + (1 - p) gamma_a / sigma_a, shift = p (beta_n - gamma_n mu_n / sigma_n) + ... .
     All are computed at once: one by one they would be hundreds of operations on a few numbers each.
     """
-    maps = [_affine(bns) for bns in zip(*(norm.met(route.branch) for norm in norms), strict=True)]
+    met = [norm.met(route.branch) for norm in norms]
+    maps = [_affine(bns) for bns in zip(*met, strict=True)]
     if len(maps) == 2:
         assert route.p is not None
         p = route.p[:, None].to(maps[0][0].dtype)  # under autocast the router answers in bfloat16
         maps = [tuple(torch.lerp(of_adv, of_nat, p) for of_adv, of_nat in zip(*maps, strict=True))]
-    widths = [norm.met(route.branch)[0].num_features for norm in norms]
-    scales, shifts = (t.split(widths, dim=-1) for t in maps[0])
+    scales, shifts = (t.split([bns[0].num_features for bns in met], dim=-1) for t in maps[0])
     return dict(zip(norms, zip(scales, shifts, strict=True), strict=True))
 
 
