@@ -97,11 +97,17 @@ def test_the_search_of_a_member_may_be_exact(digits: Trained):
 def test_slots_are_refilled_as_examples_finish(name: str, digits: Trained):
     """Attacks of every kind, by themselves: no slot waits while there are examples."""
     attack, n, b = dict(SUITE.within(Linf(0.15)).members)[name], 40, 8
-    turns: list[int] = []
-    outcome = Engine(batch_size=b).run(
-        attack, digits.model, some(digits, n), watch=lambda sweep: turns.append(int(sweep.begun))
-    )
+    sizes: list[int] = []
+    turns: list[tuple[int, int]] = []  # how many had begun, and the batch
+    handle = digits.model[0].register_forward_hook(lambda _module, args, _out: sizes.append(len(args[0])))
+    try:
+        outcome = Engine(batch_size=b).run(
+            attack, digits.model, some(digits, n), watch=lambda sweep: turns.append((int(sweep.begun), sizes[-1]))
+        )
+    finally:
+        handle.remove()
     searched = outcome.forwards - 1  # the verdict is the last
+    assert {size for begun, size in turns if begun < n} == {b} and max(sizes) == b
     assert 0 < outcome.correct.sum() < n
     if name != "fab-t":  # which asks less where it never crosses
         assert (searched[outcome.correct] == attack.queries).all(), "who is not hit has spent all queries"
