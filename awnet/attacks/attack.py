@@ -106,12 +106,14 @@ class Attack(ABC):
             misclassified (as AutoAttack does), or goes on to its last step (as the PGD of the AW-Net paper does).
         queries: the largest number of evaluations that one example needs.
         exact: whether the search is in float32 whatever precision an engine searches in.
+        foresees: whether it knows what comes next where an answer changes nothing, as most do late in a random search.
     """
 
     threat: ThreatModel
     stop_on_success: bool
     queries: int
     exact = False
+    foresees = False
 
     @abstractmethod
     def start(self, x: Images, target: Tensor, noise: Noise) -> Any:
@@ -142,6 +144,19 @@ class Attack(ABC):
         They may be asked by themselves, without gradients, and need more the next time. No attack has delicate queries too.
         """
         return None
+
+    def ahead(self, state: Any, steps: Tensor, noise: Noise) -> Any:
+        """The states so many evaluations later, if until then no answer changes anything; of an attack that `foresees`.
+
+        A guess, so that several evaluations of an example can share a batch (`awnet/attacks/foresight.py`): where it is wrong
+        they are made again.
+
+        Args:
+            state: of the examples.
+            steps: how many evaluations, whole numbers of shape (b,); 0 is the state as it is.
+            noise: their random numbers.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def adversarial(self, state: Any) -> Images:
@@ -339,16 +354,19 @@ def nobody(mask: Hits) -> bool:
 def take(index: Tensor, tree: Pytree) -> Pytree:
     """Some rows of a tensor or of every tensor of a NamedTuple, in the memory layout that they had."""
     if isinstance(tree, Tensor):
-        layout = torch.channels_last if by_channels(tree) else torch.contiguous_format
-        return cast(Pytree, tree[index].contiguous(memory_format=layout))
+        return cast(Pytree, tree[index].contiguous(memory_format=_layout(tree)))
     return type(tree)(*(take(index, part) for part in tree))
 
 
 def put(index: Tensor, rows: Pytree, tree: Pytree) -> Pytree:
-    """The tree with those of its rows replaced."""
+    """The tree with those of its rows replaced, in the memory layout that it had: in another one sums round otherwise."""
     if isinstance(tree, Tensor):
-        return cast(Pytree, tree.index_copy(0, index, rows))
+        return cast(Pytree, tree.index_copy(0, index, rows).contiguous(memory_format=_layout(tree)))
     return type(tree)(*(put(index, new, old) for new, old in zip(rows, tree, strict=True)))
+
+
+def _layout(t: Tensor) -> torch.memory_format:
+    return torch.channels_last if by_channels(t) else torch.contiguous_format
 
 
 def by_channels(t: Tensor) -> bool:

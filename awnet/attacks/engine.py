@@ -8,7 +8,8 @@ another batch size changes it by rounding only.
 
 Once the queue is empty fewer and fewer slots are taken. The batch then shrinks, down to two images, where the network has been
 seen to answer each image of the smaller batch with the very same bits: on a CPU it mostly does; elsewhere the batch stays as
-it is. Slots beyond the batch are dropped then.
+it is. Slots beyond the batch are dropped then. An attack that foresees its next steps takes several of them with one batch,
+where there is room (`awnet/attacks/foresight.py`).
 
 In bfloat16 a search sees the network as `awnet/attacks/lean.py` tells. A success counts once the model itself, in float32,
 has confirmed it; and since that cannot show a success that was missed, FAB, and the last quarter of each run of APGD, are in
@@ -48,6 +49,7 @@ from awnet.attacks.attack import (
 from awnet.attacks.attack import backwards as backwards_of
 from awnet.attacks.compiled import Compiled
 from awnet.attacks.float32 import in_float32
+from awnet.attacks.foresight import ENOUGH, leap
 from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.inputs import check_answers, check_fits, check_ids, check_range, finite
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
@@ -446,23 +448,30 @@ class Engine:
         query = asked_of(slots.state)
         kind = type(query).__name__, exact
         network.try_compiled(kind, ask)
-        searched, shape = network.searched(query), network.shapes.fit(kind, len(rows), ask)
-        whole = shape == len(slot_of)  # nothing is taken apart, and nobody looks at the free slots
-        index = torch.arange(shape) if whole else _padded(rows, shape)
+        searched = network.searched(query)
+        roomy = min(ENOUGH, network.shapes.largest) if attack.foresees else 0
+        shape = network.shapes.fit(kind, roomy if roomy >= 2 * len(rows) else len(rows), ask)
+        leaps = attack.foresees and shape >= 2 * len(rows)
+        whole = shape == len(slot_of) and not leaps  # nothing is taken apart, and nobody looks at the free slots
+        index = torch.arange(shape) if whole else rows if leaps else _padded(rows, shape)
         place = rows if whole else torch.arange(len(rows))
         part = slots if whole else take(index.to(device), slots)
         noise = self._noise(search, examples, slot_of[index], device)
         left = (attack.queries - passes[slot_of[index].clamp(min=0)]).to(device)
         asked = torch.zeros_like(left)
+
+        def step(slots: Slots, noise: Noise) -> Slots:
+            # whatever layout a state has drifted into: the kernels, and so the last bits, depend on it
+            return advance(attack, searched, slots, noise, self._laid_out, partial(network.seen, exact), manner.look)
+
         alternates = attack.looks(slots.state) is not None  # after one evaluation all have to be asked otherwise
         for _ in range(1 if alternates else self.look_every or (1 if device.type == "cpu" else 8)):
             pausing, apart = part.finished | (asked >= left), self._apart(attack, part)
             pausing = pausing if apart is None else pausing | (apart ^ manner.apart)
             given = part._replace(finished=pausing)
-            # whatever layout a state has drifted into: the kernels, and so the last bits, depend on it
-            moved = advance(attack, searched, given, noise, self._laid_out, partial(network.seen, exact), manner.look)
+            moved, steps = leap(attack, given, noise, left - asked, shape, step) if leaps else (step(given, noise), 1)
             part = moved._replace(finished=torch.where(pausing, part.finished, moved.finished))
-            asked = asked + ~pausing
+            asked = asked + steps * ~pausing
         confirmed = torch.zeros_like(rows)
         if attack.stop_on_success and network.differs(exact):
             part, confirmed = self._confirmed(attack, network, part, place)

@@ -69,6 +69,8 @@ class Square(Attack):
     rescale: bool = False
     stop_on_success: bool = True
 
+    foresees = True
+
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.p <= 1:
             raise Mistake(f"Square needs steps of at least 0 and 0 < p <= 1, got steps={self.steps} and p={self.p:g}")
@@ -89,10 +91,17 @@ class Square(Attack):
         kept = (found > state.margin) | (state.step == 0)  # the search begins there even if x itself was closer
         best, margin = select(kept, state.candidate, state.best), select(kept, found, state.margin)
         step = state.step + 1
-        candidate = self._next(state.x, best, step, noise)
-        if not nobody(step == 0):
-            candidate = select(step == 0, self._first(state.x, noise), candidate)
-        return SquareState(state.x, state.y, step, candidate, best, margin)
+        return SquareState(state.x, state.y, step, self._candidate(state.x, best, step, noise), best, margin)
+
+    def ahead(self, state: SquareState, steps: Tensor, noise: Noise) -> SquareState:
+        """The next candidates change the same best image, unless one of them is kept."""
+        step = state.step + steps
+        candidate = select(steps == 0, state.candidate, self._candidate(state.x, state.best, step, noise))
+        return state._replace(step=step, candidate=candidate)
+
+    def _candidate(self, x: Images, best: Images, step: Tensor, noise: Noise) -> Images:
+        candidate = self._next(x, best, step, noise)
+        return candidate if nobody(step == 0) else select(step == 0, self._first(x, noise), candidate)
 
     def done(self, state: SquareState) -> Hits:
         return state.step > self.steps
