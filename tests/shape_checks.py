@@ -1,11 +1,11 @@
 """The types of awnet/types.py, checked while tests run (jaxtyping with beartype).
 
 A check costs more than many a function. Of each function a test checks the first calls and then one of so many: what an
-attack does a thousand times is of the same shapes the thousandth time. AWNET_CHECK_ALL=1 checks every call.
+attack does a thousand times is of the same shapes the thousandth time. AWNET_CHECK_ALL=1 checks every call. A function inside
+of another one is made anew at each call of that: its check, which is slow to make, is made where it is due.
 
-The package imports its annotations from `__future__`, so jaxtyping sees strings: it checks those that can be evaluated
-when the function is defined, and takes one that names something defined later in its file (or imported for type checkers
-only) as `Any`.
+The package imports its annotations from `__future__`, so jaxtyping sees strings: it checks those that can be evaluated when
+the function is first called, and takes one that names something imported for type checkers only as `Any`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 from weakref import WeakSet
 
@@ -27,7 +28,7 @@ CONF = BeartypeConf(is_pep484_tower=True)  # 1 is a float
 FIRST, THEN = 8, 32  # so many calls of a function are checked in each test, and later each of so many
 ALL = bool(os.environ.get("AWNET_CHECK_ALL"))
 
-calls: Counter[Callable[..., Any]] = Counter()  # of the test that runs
+calls: Counter[CodeType] = Counter()  # of the test that runs
 spared: WeakSet[Callable[..., Any]] = WeakSet()  # the functions that are checked at some of their calls
 _jaxtyped = jaxtyping.jaxtyped
 
@@ -44,17 +45,20 @@ def sparing(*, typechecker: Any) -> Callable[[Any], Any]:
     def decorate(what: Any) -> Any:
         if isinstance(what, type) and what.__init__ in spared:  # it is checked, after what a setting says of it
             return what
-        checked = _jaxtyped(typechecker=typechecker)(what)
         if ALL or isinstance(what, type):
-            return checked
+            return _jaxtyped(typechecker=typechecker)(what)
+        checked: Callable[..., Any] | None = None
 
         @functools.wraps(what)
         def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal checked
             if torch.compiler.is_compiling():
                 return what(*args, **kwargs)
-            calls[what] += 1
-            due = calls[what] <= FIRST or calls[what] % THEN == 0
-            return (checked if due else what)(*args, **kwargs)
+            calls[what.__code__] += 1
+            if calls[what.__code__] > FIRST and calls[what.__code__] % THEN:
+                return what(*args, **kwargs)
+            checked = checked or _jaxtyped(typechecker=typechecker)(what)
+            return checked(*args, **kwargs)
 
         spared.add(call)
         return call

@@ -72,6 +72,24 @@ def test_the_first_calls_are_checked_and_then_one_of_so_many():
     assert caught == [*range(1, FIRST + 1), THEN, 2 * THEN, 3 * THEN]
 
 
+@pytest.mark.skipif(ALL, reason="every call is checked (AWNET_CHECK_ALL)")
+def test_a_function_inside_of_another_is_one_function():
+    def outer() -> Any:
+        @sparing(typechecker=typecheck)
+        def inner(x: Images) -> Images:
+            return x
+
+        return inner
+
+    caught = 0
+    for _ in range(THEN):
+        try:
+            outer()(torch.zeros(3, 8, 8))
+        except TypeCheckError:
+            caught += 1
+    assert caught == FIRST + 1, "though it is made anew each time"
+
+
 def test_compiled_code_is_let_through():
     logits, y = torch.randn(4, 10), torch.zeros(4, dtype=torch.int64)
     compiled = torch.compile(CrossEntropy(), backend="eager", fullgraph=True)
