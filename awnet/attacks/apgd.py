@@ -196,6 +196,8 @@ class APGD(Attack):
     rho: float = 0.75
     stop_on_success: bool = True
 
+    scouted = True
+
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1 or self.targets < 0 or not 0 <= self.rho <= 1:
             raise Mistake(
@@ -259,6 +261,18 @@ class APGD(Attack):
 
     def done(self, state: APGDState) -> Hits:
         return state.run >= state.runs
+
+    def runs(self, state: APGDState) -> Tensor:
+        return state.runs
+
+    def at_run(self, state: APGDState, run: Tensor, noise: Noise) -> APGDState:
+        climb = self._climb.begin(state.x, run, noise)
+        return state._replace(run=run, climb=climb, answer=state.x, margin=torch.full_like(state.margin, -torch.inf))
+
+    def joined(self, before: APGDState, after: APGDState) -> APGDState:
+        further = after.margin > before.margin
+        answer = select(further, after.answer, before.answer)
+        return after._replace(answer=answer, margin=select(further, after.margin, before.margin))
 
     def delicate(self, state: APGDState) -> Hits:
         """The last quarter of each run: the steps are small there, and so are the margins that remain."""

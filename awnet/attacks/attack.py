@@ -107,6 +107,7 @@ class Attack(ABC):
         queries: the largest number of evaluations that one example needs.
         exact: whether the search is in float32 whatever precision an engine searches in.
         foresees: whether it knows what comes next where an answer changes nothing, as most do late in a random search.
+        scouted: whether it has runs that need nothing of each other; its state has the `run` that each example is in then.
     """
 
     threat: ThreatModel
@@ -114,6 +115,7 @@ class Attack(ABC):
     queries: int
     exact = False
     foresees = False
+    scouted = False
 
     @abstractmethod
     def start(self, x: Images, target: Tensor, noise: Noise) -> Any:
@@ -155,6 +157,31 @@ class Attack(ABC):
             state: of the examples.
             steps: how many evaluations, whole numbers of shape (b,); 0 is the state as it is.
             noise: their random numbers.
+        """
+        raise NotImplementedError
+
+    def runs(self, state: Any) -> Tensor:
+        """How many runs each example has, of an attack that is `scouted`."""
+        raise NotImplementedError
+
+    def at_run(self, state: Any, run: Tensor, noise: Noise) -> Any:
+        """The states at the beginning of later runs, had those before found nothing; of an attack that is `scouted`.
+
+        Several runs of an example can share a batch by that (`awnet/attacks/scouts.py`).
+
+        Args:
+            state: of the examples, which are in a run.
+            run: a later one of each, shape (b,).
+            noise: their random numbers.
+        """
+        raise NotImplementedError
+
+    def joined(self, before: Any, after: Any) -> Any:
+        """The states in the course of a run, with what the runs before it have found; of an attack that is `scouted`.
+
+        Args:
+            before: at the beginning of that run.
+            after: what has become of `at_run`.
         """
         raise NotImplementedError
 
@@ -257,6 +284,7 @@ class Slots(NamedTuple):
         finished: which examples need nothing more.
         x_adv: for finished examples the attack's answer.
         lost: for which a gradient was NaN or infinite on the way, and taken as 0 there.
+        hit: which of the finished are so by a success.
     """
 
     state: Any
@@ -265,13 +293,15 @@ class Slots(NamedTuple):
     finished: Hits
     x_adv: Images
     lost: Hits
+    hit: Hits
 
 
 def fresh(attack: Attack, x: Images, target: Tensor, noise: Noise) -> Slots:
     """Slots of examples that are about to meet their first query."""
     state = attack.start(x, target, noise)
     done = attack.done(state)
-    return Slots(state, x, target, done, attack.adversarial(state), torch.zeros_like(done))
+    no = torch.zeros_like(done)
+    return Slots(state, x, target, done, attack.adversarial(state), no, no)
 
 
 def advance(
@@ -295,13 +325,13 @@ def advance(
     state = select(slots.finished, slots.state, attack.update(slots.state, answer, noise))
     ended = ~slots.finished & attack.done(state)
     x_adv = slots.x_adv if nobody(ended) else select(ended, attack.adversarial(state), slots.x_adv)
-    finished = slots.finished | ended
+    finished, hit = slots.finished | ended, slots.hit
     if attack.stop_on_success:
         success = ~slots.finished & succeeds(attack.threat, slots.x, query.x, answer.logits, slots.target)
         success = success if answer.real is None else success & answer.real
         x_adv = select(success, query.x, x_adv)
-        finished = finished | success
-    return Slots(state, slots.x, slots.target, finished, x_adv, slots.lost | (lost & ~slots.finished))
+        finished, hit = finished | success, hit | success
+    return Slots(state, slots.x, slots.target, finished, x_adv, slots.lost | (lost & ~slots.finished), hit)
 
 
 def perturb(attack: Attack, model: Callable[[Images], Logits], x: Images, target: Tensor, noise: Noise) -> Images:

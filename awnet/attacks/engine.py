@@ -9,7 +9,8 @@ another batch size changes it by rounding only.
 Once the queue is empty fewer and fewer slots are taken. The batch then shrinks, down to two images, where the network has been
 seen to answer each image of the smaller batch with the very same bits: on a CPU it mostly does; elsewhere the batch stays as
 it is. Slots beyond the batch are dropped then. An attack that foresees its next steps takes several of them with one batch,
-where there is room (`awnet/attacks/foresight.py`).
+where there is room (`awnet/attacks/foresight.py`), and one whose runs need nothing of each other makes several of them side by
+side (`awnet/attacks/scouts.py`).
 
 In bfloat16 a search sees the network as `awnet/attacks/lean.py` tells. A success counts once the model itself, in float32,
 has confirmed it; and since that cannot show a success that was missed, FAB, and the last quarter of each run of APGD, are in
@@ -49,11 +50,12 @@ from awnet.attacks.attack import (
 from awnet.attacks.attack import backwards as backwards_of
 from awnet.attacks.compiled import Compiled
 from awnet.attacks.float32 import in_float32
-from awnet.attacks.foresight import ENOUGH, leap
+from awnet.attacks.foresight import leap
 from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.inputs import check_answers, check_fits, check_ids, check_range, finite
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
-from awnet.attacks.shapes import FEW, Shapes, halved
+from awnet.attacks.scouts import Scouts, meet, send
+from awnet.attacks.shapes import FEW, ROOMY, Shapes, halved
 from awnet.attacks.suite import Suite
 from awnet.config import setting
 from awnet.errors import Mistake
@@ -132,6 +134,7 @@ class Sweep(NamedTuple):
         member: the place of the attack at work in its suite; 0 for an attack by itself.
         slots: the examples under attack.
         slot_of: which example is in each slot, -1 for none.
+        scouts: which slots make a later run of theirs ahead.
         begun: how many examples have entered.
         left: which examples need nothing more of this member, shape (n,), on the CPU as what follows.
         fallen: which of those left it with a success, on which the verdict is still to come.
@@ -148,6 +151,7 @@ class Sweep(NamedTuple):
     member: Tensor
     slots: Slots
     slot_of: Tensor
+    scouts: Scouts
     begun: Tensor
     left: Hits
     fallen: Hits
@@ -210,6 +214,7 @@ class Engine:
             member=torch.tensor(member),
             slots=slots,
             slot_of=nobody,
+            scouts=Scouts.none(len(nobody)),
             begun=torch.tensor(0),
             left=no,
             fallen=no.clone(),
@@ -275,7 +280,10 @@ class Engine:
                     slots, nobody = self._empty(searches[place], model, examples)
                     sweep = sweep._replace(member=torch.tensor(place), slots=slots, slot_of=nobody)
                     sweep = sweep._replace(
-                        begun=torch.tensor(0), left=~sweep.correct, fallen=torch.zeros_like(sweep.left)
+                        scouts=Scouts.none(len(nobody)),
+                        begun=torch.tensor(0),
+                        left=~sweep.correct,
+                        fallen=torch.zeros_like(sweep.left),
                     )
                 sweep = self._searched(searches[place], network, examples, sweep, watch)
                 sweep = self._judged(searches[place], model, examples, sweep, warn)
@@ -356,7 +364,7 @@ class Engine:
     ) -> Sweep:
         """The sweep when everybody has left the search."""
         attack, member, device = search.attack, int(sweep.member), device_of(network.model)
-        slots, slot_of, begun = sweep.slots, sweep.slot_of.clone(), int(sweep.begun)
+        slots, slot_of, scouts, begun = sweep.slots, sweep.slot_of.clone(), sweep.scouts, int(sweep.begun)
         left, fallen, x_adv, lost = sweep.left, sweep.fallen, sweep.x_adv, sweep.lost
         # views: written to in place
         passes, backwards, confirmations = (t[:, member] for t in (sweep.passes, sweep.backwards, sweep.confirmations))
@@ -372,29 +380,41 @@ class Engine:
                 slot_of[entering] = queue[begun : begun + int(entering.sum())]
                 begun += int(entering.sum())
                 slots = select(entering.to(device), self._fresh(search, examples, slot_of, device), slots)
-            rows, manner = self._next(attack, slots, slot_of)
+            waits = scouts.ahead & slots.finished.cpu() if scouts.ahead.any() else scouts.ahead
+            roomy = network.shapes.roomy if attack.scouted else 0
+            room = roomy - int(((slot_of >= 0) & ~waits).sum())
+            if begun == len(queue) and room > 0:
+                noise = partial(self._noise, search, examples, device=device)
+                slots, slot_of, scouts = send(attack, slots, slot_of, scouts, room, noise)
+            rows, manner = self._next(attack, slots, (slot_of >= 0) & ~waits)
             rows = rows[: network.shapes.largest]
-            everybody = len(rows) == int((slot_of >= 0).sum())
+            everybody = len(rows) == int(((slot_of >= 0) & ~waits).sum())
             try:
-                turn = self._turned(search, network, examples, slots, slot_of, rows, manner, passes)
+                turn = self._turned(search, network, examples, slots, slot_of, scouts, rows, manner, passes)
             except torch.OutOfMemoryError:
                 network.shapes = network.shapes.halved(network.warn)
                 continue
-            slots, of = turn.slots, slot_of[rows]
-            passes[of] += turn.asked
-            backwards[of] += 0 if manner.look else turn.asked * goes_back
-            confirmations[of] += turn.confirmed
-            leaving = torch.zeros_like(slot_of, dtype=torch.bool)
-            leaving[rows] = turn.finished | (passes[of] >= attack.queries)
+            spent = scouts.spent.index_add(0, rows, turn.spent(0 if manner.look else goes_back))
+            slots, slot_of, scouts = meet(attack, turn.slots, slot_of, scouts._replace(spent=spent))
+            mine = (slot_of >= 0) & ~scouts.ahead
+            for counted, number in zip((passes, backwards, confirmations), scouts.spent[mine].unbind(1), strict=True):
+                counted[slot_of[mine]] += number
+            scouts = scouts._replace(spent=scouts.spent * scouts.ahead[:, None])
+            ended, hit = torch.stack([slots.finished, slots.hit]).cpu()  # one wait for both
+            leaving = mine & (ended | (passes[slot_of.clamp(min=0)] >= attack.queries))
             if leaving.any():
-                x_adv[slot_of[leaving]] = slots.x_adv[leaving.to(device)].cpu()
-                lost[slot_of[leaving]] |= slots.lost[leaving.to(device)].cpu()
-                left[slot_of[leaving]] = True
-                fallen[of[turn.hit]] = True
-                slot_of[leaving] = -1
-            if begun == len(queue) and everybody and turn.shape < len(slot_of):  # nobody will need the free ones
-                slots, slot_of = _packed(slots, slot_of, rows, turn.shape)
-            sweep = sweep._replace(slots=slots, slot_of=slot_of.clone(), begun=torch.tensor(begun))
+                of = slot_of[leaving]
+                x_adv[of] = slots.x_adv[leaving.to(device)].cpu()
+                lost[of] |= slots.lost[leaving.to(device)].cpu()
+                left[of] = True
+                fallen[slot_of[leaving & hit]] = True
+                slot_of[torch.isin(slot_of, of)] = -1  # and their scouts
+                scouts = scouts.without(slot_of < 0)
+            taken = int((slot_of >= 0).sum())
+            size = max(turn.shape, 2 * roomy, taken)
+            if begun == len(queue) and everybody and 0 < taken <= size < len(slot_of):  # nobody will need the free ones
+                slots, slot_of, scouts = _packed(slots, slot_of, scouts, size)
+            sweep = sweep._replace(slots=slots, slot_of=slot_of.clone(), scouts=scouts, begun=torch.tensor(begun))
             watch(sweep)
         return sweep
 
@@ -409,9 +429,9 @@ class Engine:
         """How those are asked who are not taken apart."""
         return Manner(False, exact=attack.exact or self.precision == "float32", look=False)
 
-    def _next(self, attack: Attack, slots: Slots, slot_of: Tensor) -> tuple[Tensor, Manner]:
+    def _next(self, attack: Attack, slots: Slots, taken: Hits) -> tuple[Tensor, Manner]:
         """Which slots have their turn, and how they are asked: all that are taken, or those that are asked alike."""
-        taken, apart, usual = slot_of >= 0, self._apart(attack, slots), self._manner(attack)
+        apart, usual = self._apart(attack, slots), self._manner(attack)
         if apart is None:
             return taken.nonzero()[:, 0], usual
         groups = [(taken & kind).nonzero()[:, 0] for kind in (~apart.cpu(), apart.cpu())]
@@ -427,6 +447,7 @@ class Engine:
         examples: Examples,
         slots: Slots,
         slot_of: Tensor,
+        scouts: Scouts,
         rows: Tensor,
         manner: Manner,
         passes: Tensor,
@@ -449,7 +470,7 @@ class Engine:
         kind = type(query).__name__, exact
         network.try_compiled(kind, ask)
         searched = network.searched(query)
-        roomy = min(ENOUGH, network.shapes.largest) if attack.foresees else 0
+        roomy = network.shapes.roomy if attack.foresees else 0
         shape = network.shapes.fit(kind, roomy if roomy >= 2 * len(rows) else len(rows), ask)
         leaps = attack.foresees and shape >= 2 * len(rows)
         whole = shape == len(slot_of) and not leaps  # nothing is taken apart, and nobody looks at the free slots
@@ -459,6 +480,7 @@ class Engine:
         noise = self._noise(search, examples, slot_of[index], device)
         left = (attack.queries - passes[slot_of[index].clamp(min=0)]).to(device)
         asked = torch.zeros_like(left)
+        last = scouts.last(slot_of)[index].to(device) if attack.scouted else None
 
         def step(slots: Slots, noise: Noise) -> Slots:
             # whatever layout a state has drifted into: the kernels, and so the last bits, depend on it
@@ -468,6 +490,7 @@ class Engine:
         for _ in range(1 if alternates else self.look_every or (1 if device.type == "cpu" else 8)):
             pausing, apart = part.finished | (asked >= left), self._apart(attack, part)
             pausing = pausing if apart is None else pausing | (apart ^ manner.apart)
+            pausing = pausing if last is None else pausing | (part.state.run > last)
             given = part._replace(finished=pausing)
             moved, steps = leap(attack, given, noise, left - asked, shape, step) if leaps else (step(given, noise), 1)
             part = moved._replace(finished=torch.where(pausing, part.finished, moved.finished))
@@ -475,11 +498,11 @@ class Engine:
         confirmed = torch.zeros_like(rows)
         if attack.stop_on_success and network.differs(exact):
             part, confirmed = self._confirmed(attack, network, part, place)
-        hit = part.finished & ~attack.done(part.state)
-        finished, hit = torch.stack([part.finished, hit]).cpu()[:, place]  # one wait for both
-        asked = asked.cpu()[place]
+        if last is not None:  # a scout that has come to the end of its run waits
+            over = (part.state.run > last) & scouts.ahead[index].to(device)
+            part = part._replace(finished=part.finished | over)
         slots = part if whole else put(rows.to(device), take(place.to(device), part), slots)
-        return Turn(slots, shape, asked, confirmed, finished, hit)
+        return Turn(slots, shape, asked.cpu()[place], confirmed)
 
     def _judged(self, search: Search | None, model: nn.Module, examples: Examples, sweep: Sweep, warn: Warn) -> Sweep:
         """The sweep with the verdict on who met this search, or without one on the images as they are."""
@@ -557,7 +580,8 @@ class Engine:
         logits, index = ask(shape)[0][: len(asked)], asked.to(device)
         x, x_adv, target = (take(index, t) for t in (slots.x, slots.x_adv, slots.target))
         hit = succeeds(attack.threat, x, x_adv, logits, target)
-        return slots._replace(finished=slots.finished.index_copy(0, index, hit)), doubtful.long()
+        finished, hit = (t.index_copy(0, index, hit) for t in (slots.finished, slots.hit))
+        return slots._replace(finished=finished, hit=hit), doubtful.long()
 
     def _verdict(
         self, threat: ThreatModel | None, model: nn.Module, examples: Examples, x_adv: Tensor, of: Tensor, warn: Warn
@@ -630,7 +654,9 @@ class Network:
         compiled: bool = False,
         warn: Warn = warn,
     ) -> None:
-        self.model, self.shapes, self.warn = model, Shapes(batch_size, shrinks=not compiled), warn
+        self.model, self.warn = model, warn
+        self._roomy = ROOMY if device_of(model).type == "cpu" else batch_size
+        self.shapes = Shapes(batch_size, shrinks=not compiled, roomy=self._roomy)
         self._compiled = Compiled(model) if compiled else None
         self._tried: set[tuple[str, bool]] = set()
         self._fast = None if convolutions is None else Lean(convolutions, torch.bfloat16)
@@ -656,7 +682,7 @@ class Network:
         except Exception as error:  # a compiler can raise anything; what is the model's fault will be met again
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.warn(f"the network does not compile ({said}); it is searched as it is")
-            self._compiled, self.shapes = None, Shapes(self.shapes.largest)
+            self._compiled, self.shapes = None, Shapes(self.shapes.largest, roomy=self._roomy)
         self._tried.add(kind)
 
     @contextmanager
@@ -679,14 +705,16 @@ class Manner(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What a turn did: all slots, the batch, and of whose turn it was the evaluations, confirmations, the end, a success."""
+    """What a turn did: all slots, the batch, and of those whose turn it was the evaluations and confirmations."""
 
     slots: Slots
     shape: int
     asked: Tensor
     confirmed: Tensor
-    finished: Hits
-    hit: Hits
+
+    def spent(self, goes_back: int) -> Tensor:
+        """Evaluations, backward passes and confirmations, shape (rows, 3)."""
+        return torch.stack([self.asked, self.asked * goes_back, self.confirmed], dim=1)
 
 
 class Search(NamedTuple):
@@ -703,13 +731,14 @@ def _searches(attack: Attack | Suite, seed: int) -> list[Search]:
     return [Search(attack, seed)]
 
 
-def _packed(slots: Slots, slot_of: Tensor, rows: Tensor, size: int) -> tuple[Slots, Tensor]:
-    """These rows alone, as many slots as a batch has, so that nothing need be taken out of them for a turn, and put back."""
-    slots = take(_padded(rows, size).to(slots.finished.device), slots)
-    nobody = torch.arange(size, device=slots.finished.device) >= len(rows)
-    return slots._replace(finished=slots.finished | nobody), torch.cat(
-        [slot_of[rows], rows.new_full((size - len(rows),), -1)]
-    )
+def _packed(slots: Slots, slot_of: Tensor, scouts: Scouts, size: int) -> tuple[Slots, Tensor, Scouts]:
+    """Those that are taken, in so many slots: where a batch has as many, nothing need be taken out for a turn, and put back."""
+    taken = (slot_of >= 0).nonzero()[:, 0]
+    index = _padded(taken, size)
+    nobody = torch.arange(size) >= len(taken)
+    slots = take(index.to(slots.finished.device), slots)
+    slots = slots._replace(finished=slots.finished | nobody.to(slots.finished.device))
+    return slots, slot_of[index].masked_fill(nobody, -1), take(index, scouts).without(nobody)
 
 
 def _padded(rows: Tensor, size: int) -> Tensor:

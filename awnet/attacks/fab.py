@@ -78,6 +78,7 @@ class FAB(Attack):
     stop_on_success: bool = True
 
     exact = True  # its steps are differences of nearly equal logits
+    scouted = True
 
     def __post_init__(self) -> None:
         if min(self.targets, self.restarts, self.steps) < 1:
@@ -163,6 +164,24 @@ class FAB(Attack):
         length = self.threat.distance(torch.zeros_like(x), delta).clamp(min=1e-30)
         away = (x + self.threat.eps / 2 * delta / per_image(length)).clamp(0, 1)
         return torch.where(per_image(run % self.restarts == 0), x, away)
+
+    def runs(self, state: FABState) -> Tensor:
+        return state.runs
+
+    def at_run(self, state: FABState, run: Tensor, noise: Noise) -> FABState:
+        return state._replace(
+            run=run,
+            step=torch.zeros_like(state.step),
+            stepped=torch.zeros_like(state.stepped),
+            now=self._beginning(state.x, run, noise),
+            best=state.x,
+            distance=torch.full_like(state.distance, torch.inf),
+        )
+
+    def joined(self, before: FABState, after: FABState) -> FABState:
+        nearer = after.distance < before.distance
+        best = select(nearer, after.best, before.best)
+        return after._replace(best=best, distance=select(nearer, after.distance, before.distance))
 
     def looks(self, state: FABState) -> Hits:
         """Where a step has led it matters only whether the image is misclassified."""

@@ -18,8 +18,6 @@ from awnet.attacks.attack import Attack, Slots, take
 from awnet.noise import Noise
 from awnet.types import Hits
 
-ENOUGH = 16  # images in a batch: a CPU takes longer for more of them, and what is far ahead seldom comes true
-
 
 def leap(
     attack: Attack, slots: Slots, noise: Noise, left: Tensor, size: int, advance: Callable[[Slots, Noise], Slots]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from awnet.errors import Mistake
 
+ROOMY = 16  # images of a batch, up to which a CPU takes not much longer for more of them
 FEW = 8  # images that are enough to see how a network answers
 SMALL = (2, 3, 4, 6, 8, 12, 16)  # batches smaller than a sixteenth; never one image, for which many a network fails
 
@@ -30,10 +31,12 @@ class Shapes:
     Args:
         largest: the batch size.
         shrinks: whether there are smaller ones.
+        roomy: as many images as a batch may have without taking much longer than with few, if there are smaller ones.
     """
 
-    def __init__(self, largest: int, *, shrinks: bool = True) -> None:
+    def __init__(self, largest: int, *, shrinks: bool = True, roomy: int = ROOMY) -> None:
         self.largest, self.shrinks = largest, shrinks
+        self.roomy = min(roomy, largest) if shrinks else largest
         small = [size for size in SMALL if size < largest / 16]
         self._sizes = small + sorted({largest * part // 16 for part in range(1, 16)} - {0, 1}) + [largest]
         self._same: dict[tuple[str, bool, int], bool] = {}
@@ -65,7 +68,7 @@ class Shapes:
 
     def halved(self, warn: Callable[[str], None]) -> Shapes:
         """Those that are left where memory does not suffice for the largest."""
-        return Shapes(halved(self.largest, warn), shrinks=self.shrinks)
+        return Shapes(halved(self.largest, warn), shrinks=self.shrinks, roomy=self.roomy)
 
 
 def halved(size: int, warn: Callable[[str], None]) -> int:

@@ -154,6 +154,6 @@ def test_rows_keep_their_layout(layout: torch.memory_format):
 def test_a_chain_ends_where_another_begins():
     """Even where the other example happens to be just where this one would go on."""
     x, zero = torch.zeros(6, 3, 2, 2), torch.zeros(6, dtype=torch.int64)
-    alike = Slots(zero, x, zero, zero > 0, x, zero > 0)
+    alike = Slots(zero, x, zero, zero > 0, x, zero > 0, zero > 0)
     _, steps = came_true(alike, alike, 2)
     assert steps.tolist() == [3, 3]
