@@ -71,6 +71,8 @@ class Diversified(Attack):
     restarts: int = 36
     stop_on_success: bool = True
 
+    scouted = True
+
     def __post_init__(self) -> None:
         if min(self.start_steps, self.steps, self.restarts) < 1:
             raise Mistake(
@@ -139,6 +141,24 @@ class Diversified(Attack):
 
     def done(self, state: DiversifiedState) -> Hits:
         return state.run >= self.restarts
+
+    def runs(self, state: DiversifiedState) -> Tensor:
+        return torch.full_like(state.run, self.restarts)
+
+    def at_run(self, state: DiversifiedState, run: Tensor, noise: Noise) -> DiversifiedState:
+        return state._replace(
+            run=run,
+            lot=noise.stream(1).bits(run, ()),
+            step=torch.zeros_like(run),
+            start=self._anywhere(state.x, run, noise),
+            answer=state.x,
+            margin=torch.full_like(state.margin, -torch.inf),
+        )
+
+    def joined(self, before: DiversifiedState, after: DiversifiedState) -> DiversifiedState:
+        further = after.margin > before.margin
+        answer = select(further, after.answer, before.answer)
+        return after._replace(answer=answer, margin=select(further, after.margin, before.margin))
 
     def delicate(self, state: DiversifiedState) -> Hits:
         """The last quarter of each run, as of `awnet.attacks.apgd.APGD`."""

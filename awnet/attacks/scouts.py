@@ -45,11 +45,17 @@ class Scouts(NamedTuple):
 
     def last(self, slot_of: Tensor) -> Tensor:
         """The run at whose end each slot waits: a scout for its example, and that for the scout of the next run."""
-        last = torch.where(self.ahead, self.run, NEVER)
-        for slot in self.ahead.nonzero()[:, 0].tolist():
-            own = (slot_of == slot_of[slot]) & ~self.ahead
-            last[own] = last[own].clamp(max=int(self.run[slot]) - 1)
-        return last
+        next_ahead = self._of_each(slot_of, "amin", NEVER)
+        return torch.where(self.ahead, self.run, torch.where(next_ahead < NEVER, next_ahead - 1, NEVER))
+
+    def furthest(self, slot_of: Tensor) -> Tensor:
+        """The last run of the example in each slot that a scout makes; -1 where none does."""
+        return self._of_each(slot_of, "amax", -1)
+
+    def _of_each(self, slot_of: Tensor, which: str, none: int) -> Tensor:
+        of = slot_of + 1  # 0: nobody's
+        runs = torch.full((int(of.max()) + 1,), none)
+        return runs.scatter_reduce(0, of[self.ahead], self.run[self.ahead], which)[of]
 
     def without(self, gone: Hits) -> Scouts:
         """Those that are left when some slots are empty."""
@@ -71,9 +77,9 @@ def send(
     own = ((slot_of >= 0) & ~scouts.ahead).nonzero()[:, 0]
     runs = torch.stack([slots.state.run, attack.runs(slots.state)]).cpu()
     wanted: list[tuple[int, int, int]] = []  # how far ahead, the example's slot, the run
-    for slot, at, end in zip(own.tolist(), *runs[:, own].tolist(), strict=True):
-        known = scouts.run[slot_of == slot_of[slot]].max().item()
-        wanted += [(run - at, slot, run) for run in range(max(at, int(known)) + 1, end) if at >= 0]
+    furthest = scouts.furthest(slot_of)[own]
+    for slot, known, at, end in zip(own.tolist(), furthest.tolist(), *runs[:, own].tolist(), strict=True):
+        wanted += [(run - at, slot, run) for run in range(max(at, known) + 1, end) if at >= 0]
     wanted = sorted(wanted)[: len(free)]
     if not wanted:
         return slots, slot_of, scouts

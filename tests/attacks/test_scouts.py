@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.nets import lively, small_net
-from awnet.attacks import APGD, FAB, Answer, Attack, Engine, Forward, Outcome, Sweep, TensorExamples
+from awnet.attacks import APGD, FAB, Answer, Attack, Diversified, Engine, Forward, Outcome, Sweep, TensorExamples
 from awnet.attacks.scouts import NEVER, Scouts
 from awnet.losses import CrossEntropy, TargetedDLR
 from awnet.noise import Noise
@@ -26,6 +26,13 @@ class OneByOne(APGD):
 
 @dataclass(frozen=True, kw_only=True)
 class OneByOneFAB(FAB):
+    """Without scouts."""
+
+    scouted = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneByOneDiversified(Diversified):
     """Without scouts."""
 
     scouted = False
@@ -55,8 +62,9 @@ TARGETED = {"loss": TargetedDLR(), "targets": 4, "steps": 12}
         ((APGD, OneByOne), Linf(0.006), {**TARGETED, "stop_on_success": False}),
         ((FAB, OneByOneFAB), Linf(0.006), {"targets": 4, "steps": 12}),
         ((FAB, OneByOneFAB), L2(0.12), {"targets": 2, "restarts": 3, "steps": 12}),
+        ((Diversified, OneByOneDiversified), L2(0.1), {"start_steps": 2, "steps": 8, "restarts": 5}),
     ],
-    ids=["APGD-T", "APGD-T L2", "APGD-T L1", "restarts", "to the end", "FAB", "FAB L2, restarts"],
+    ids=["APGD-T", "APGD-T L2", "APGD-T L1", "restarts", "to the end", "FAB", "FAB L2, restarts", "diversified"],
 )
 @pytest.mark.parametrize(("precision", "look_every"), [("float32", 5), ("bfloat16", 1)])
 def test_a_search_comes_to_the_same_in_fewer_batches(kinds, threat, settings, precision, look_every):
@@ -195,4 +203,6 @@ def test_who_waits_for_whom():
     slot_of = torch.tensor([4, 4, 7, 4, -1, 7, 8])
     scouts = Scouts.none(7)._replace(run=torch.tensor([-1, 3, -1, 2, -1, 1, -1]))
     assert scouts.last(slot_of).tolist() == [1, 3, 0, 2, NEVER, 1, NEVER]
+    assert scouts.furthest(slot_of).tolist() == [3, 3, 1, 3, -1, 1, -1]
+    assert Scouts.none(7).last(slot_of).tolist() == [NEVER] * 7
     assert scouts.without(slot_of == 4).run.tolist() == [-1, -1, -1, -1, -1, 1, -1]

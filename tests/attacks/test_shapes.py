@@ -48,3 +48,11 @@ def test_never_one_image_unless_that_is_all(largest: int, sizes: list[int]):
     shapes = Shapes(largest)
     assert [shapes.fit(("Forward", False), count + 1, Answers(0, 0)) for count in range(largest)] == sizes
     assert Shapes(64, shrinks=False).fit(("Forward", False), 3, Answers(0, 0)) == 64
+
+
+def test_room_for_what_may_be_asked_beside():
+    """Where each batch has the largest shape, all of it."""
+    assert [Shapes(size).roomy for size in (128, 16, 6)] == [16, 16, 6]
+    assert Shapes(128, shrinks=False).roomy == 128
+    gpu = Shapes(128, roomy=128)
+    assert gpu.roomy == 128 and gpu.halved(lambda sentence: None).roomy == 64
