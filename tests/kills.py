@@ -25,7 +25,7 @@ import torch
 from torch.utils.tensorboard.writer import SummaryWriter  # noqa: F401 - so that no child has to
 
 from awnet.attacks import Attack, pgd_trades
-from awnet.attacks.engine import Engine
+from awnet.attacks.engine import Engine, Sweep
 from awnet.checkpoint import read_state
 from awnet.data import DataConfig, load
 from awnet.evaluation.evaluate import evaluate
@@ -117,7 +117,8 @@ def where(out: Path) -> str:
         found.append(f"epoch {place['epoch'] + 1}, step {place['step']}")
     if (whole_folder(out / "journal") / "training.json").exists():
         journal = read_state(out / "journal")
-        found.append(f"in the attack {journal['of']['attack']!r}, {int(journal['sweep'][3][0].sum())} images done")
+        left, _ = journal["sweep"][Sweep._fields.index("left")]
+        found.append(f"in the attack {journal['of']['attack']!r}, {int(left.sum())} images done")
     half = sorted(path.name for path in out.glob("*.p*") if path.suffix in (".part", ".previous"))
     return ", ".join([*found, *(f"{name} left" for name in half)]) or "nothing saved"
 
