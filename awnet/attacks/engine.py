@@ -380,15 +380,13 @@ class Engine:
                 slot_of[entering] = queue[begun : begun + int(entering.sum())]
                 begun += int(entering.sum())
                 slots = select(entering.to(device), self._fresh(search, examples, slot_of, device), slots)
-            waits = scouts.ahead & slots.finished.cpu() if scouts.ahead.any() else scouts.ahead
-            roomy = network.shapes.roomy if attack.scouted else 0
-            room = roomy - int(((slot_of >= 0) & ~waits).sum())
-            if begun == len(queue) and room > 0:
+            if attack.scouted and begun == len(queue):
                 noise = partial(self._noise, search, examples, device=device)
-                slots, slot_of, scouts = send(attack, slots, slot_of, scouts, room, noise)
-            rows, manner = self._next(attack, slots, (slot_of >= 0) & ~waits)
+                slots, slot_of, scouts = send(attack, slots, slot_of, scouts, network.shapes.roomy, noise)
+            active = scouts.active(slots, slot_of)
+            rows, manner = self._next(attack, slots, active)
             rows = rows[: network.shapes.largest]
-            everybody = len(rows) == int(((slot_of >= 0) & ~waits).sum())
+            everybody = len(rows) == int(active.sum())
             try:
                 turn = self._turned(search, network, examples, slots, slot_of, scouts, rows, manner, passes)
             except torch.OutOfMemoryError:
@@ -411,7 +409,7 @@ class Engine:
                 slot_of[torch.isin(slot_of, of)] = -1  # and their scouts
                 scouts = scouts.without(slot_of < 0)
             taken = int((slot_of >= 0).sum())
-            size = max(turn.shape, 2 * roomy, taken)
+            size = max(turn.shape, 2 * network.shapes.roomy * attack.scouted, taken)
             if begun == len(queue) and everybody and 0 < taken <= size < len(slot_of):  # nobody will need the free ones
                 slots, slot_of, scouts = _packed(slots, slot_of, scouts, size)
             sweep = sweep._replace(slots=slots, slot_of=slot_of.clone(), scouts=scouts, begun=torch.tensor(begun))

@@ -43,6 +43,11 @@ class Scouts(NamedTuple):
         """Who does."""
         return self.run >= 0
 
+    def active(self, slots: Slots, slot_of: Tensor) -> Hits:
+        """Who is to be asked about: all that are taken, but scouts at the end of their run."""
+        taken = slot_of >= 0
+        return taken & ~(self.ahead & slots.finished.cpu()) if self.ahead.any() else taken
+
     def last(self, slot_of: Tensor) -> Tensor:
         """The run at whose end each slot waits: a scout for its example, and that for the scout of the next run."""
         next_ahead = self._of_each(slot_of, "amin", NEVER)
@@ -63,17 +68,22 @@ class Scouts(NamedTuple):
 
 
 def send(
-    attack: Attack, slots: Slots, slot_of: Tensor, scouts: Scouts, most: int, noise: Callable[[Tensor], Noise]
+    attack: Attack, slots: Slots, slot_of: Tensor, scouts: Scouts, roomy: int, noise: Callable[[Tensor], Noise]
 ) -> tuple[Slots, Tensor, Scouts]:
     """Scouts in free slots: for each example its next run, then for each the one after that.
 
     Args:
         attack: one that is `scouted`.
         slots, slot_of, scouts: who is where, and the examples of the slots.
-        most: scouts to send.
+        roomy: how many a batch has room for.
         noise: the random numbers of some examples.
+
+    Returns:
+        Slots, the examples of the slots, and scouts.
     """
-    free = (slot_of < 0).nonzero()[:, 0][:most]
+    free = (slot_of < 0).nonzero()[:, 0][: max(roomy - int(scouts.active(slots, slot_of).sum()), 0)]
+    if not len(free):
+        return slots, slot_of, scouts
     own = ((slot_of >= 0) & ~scouts.ahead).nonzero()[:, 0]
     runs = torch.stack([slots.state.run, attack.runs(slots.state)]).cpu()
     wanted: list[tuple[int, int, int]] = []  # how far ahead, the example's slot, the run
