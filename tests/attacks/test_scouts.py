@@ -149,20 +149,21 @@ class Planned(Attack):
         return after._replace(best=before.best.maximum(after.best))
 
     def adversarial(self, state: Where) -> Tensor:
-        return state.x + 0.001 * state.best[:, None, None, None].clamp(min=0)
+        first = torch.eye(4)[0].view(1, 1, 2, 2)  # the pixel that tells no label
+        return state.x + 0.001 * state.best[:, None, None, None].clamp(min=0) * first
 
 
 class Marked(nn.Module):
     """Says the label, which the second pixel tells, unless the first one is above 0.2."""
 
     def forward(self, x: Tensor) -> Tensor:
-        label = (10 * x[:, 0, 0, 1]).round().long()
-        return torch.eye(12)[torch.where(x[:, 0, 0, 0] > 0.2, 11, label)] + 0 * x.flatten(1).sum(1)[:, None]
+        label = (100 * x[:, 0, 0, 1]).round().long()
+        return torch.eye(100)[torch.where(x[:, 0, 0, 0] > 0.2, 99, label)] + 0 * x.flatten(1).sum(1)[:, None]
 
 
 def planned(*finds: tuple[int | None, ...], batch: int) -> tuple[Outcome, list[Sweep], Tensor]:
     x = torch.zeros(len(finds), 1, 2, 2)
-    x[:, 0, 0, 1] = torch.arange(len(finds)) / 10
+    x[:, 0, 0, 1] = torch.arange(len(finds)) / 100
     data = TensorExamples(x, torch.arange(len(finds)), torch.arange(len(finds)))
     seen: list[Sweep] = []
     attack = Planned(threat=Linf(0.5), finds=finds)
@@ -190,9 +191,13 @@ def test_runs_are_made_side_by_side():
     assert len(seen) == 80
 
 
-def test_as_long_as_others_wait_nobody_is_sent():
-    _, seen, _ = planned(*[(None, None)] * 9, batch=4)
-    assert not any(sweep.scouts.ahead.any() for sweep in seen if sweep.begun < 9)
+def test_as_long_as_others_wait_nobody_is_sent(monkeypatch: pytest.MonkeyPatch):
+    """Not even into a slot that is free, as refilling waits for a second one of 32."""
+    monkeypatch.setattr("awnet.attacks.engine.ROOMY", 32)  # as where a batch of any size takes as long
+    _, seen, _ = planned((0, None), *[(None, None)] * 33, batch=32)
+    waiting = [sweep for sweep in seen if sweep.begun < 34]
+    assert any((sweep.slot_of < 0).any() for sweep in waiting)
+    assert not any(sweep.scouts.ahead.any() for sweep in waiting)
     assert any(sweep.scouts.ahead.any() for sweep in seen)
 
 
