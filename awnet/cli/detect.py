@@ -33,7 +33,7 @@ class Detect:
     checkpoint: tyro.conf.Positional[Path]
     """A checkpoint; a run's folder, whose best checkpoint is meant; or any network as package.module:attribute (an nn.Module or
     a function without arguments that returns one) or timm:NAME, for which --data, --eps and --norm are needed."""
-    attacks: tuple[str, ...] = ("fgsm", "pgd-sat", "cw-inf", "apgd-ce", "fab-t", "square")
+    attacks: tuple[str, ...] = ("fgsm", "pgd-sat", "pgd-trades", "cw-inf", "apgd-ce", "apgd-t", "fab-t", "square")
     """Which attacks (awnet list attacks), beside those that evade."""
     detectors: tuple[str, ...] = ()
     """Judge these side by side (awnet list detectors), each fitted on validation images, instead of the checkpoint's own."""

@@ -119,9 +119,9 @@ SMALL = Scale(
     says=(
         "Real images and narrow networks: about 0.7 million parameters for AW-Net and for the networks that it is compared "
         "with (0.3 for a ResNet-18, 1.3 for AW-Net-L, 0.8 and 1.3 for Swin), two epochs of two inner steps on all training "
-        "images (one on CIFAR-100), in bfloat16 where it is safe. 1,000 test images are attacked, 300 by AutoAttack and the "
-        "adaptive suite. The networks are named as in the paper. Numbers of this size compare systems under equal and small "
-        "training; they are not the paper's numbers."
+        "images (one on CIFAR-100, three on Tiny-ImageNet), in bfloat16 where it is safe. 1,000 test images are attacked, 300 "
+        "by AutoAttack, the adaptive suite and the detectors of Table 5. The networks are named as in the paper. Numbers of "
+        "this size compare systems under equal and small training; they are not the paper's numbers."
     ),
     networks={
         "resnet18": QUARTER,

@@ -13,8 +13,9 @@ from awnet.recipes.paper import BETAS, CIFAR10, CIFAR100, TINY
 
 WHITE = ("fgsm", "pgd-sat", "pgd-trades", "cw-inf")
 WHO_DECIDES = (
-    "AW-Net and Separate-Net decide for each image; on the others here, which do not, the adaptive suite is APGD on two losses "
-    "alone, and AutoAttack, which has both, is stronger."
+    "AW-Net and Separate-Net decide for each image; on the others here, which do not, the adaptive suite comes down to APGD on "
+    "two losses (and to diversified starts, in records that list them), and AutoAttack, which has both losses and more, is "
+    "stronger."
 )
 TITLES = {
     "fgsm": "FGSM",
