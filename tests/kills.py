@@ -25,7 +25,8 @@ import torch
 from torch.utils.tensorboard.writer import SummaryWriter  # noqa: F401 - so that no child has to
 
 from awnet.attacks import Attack, pgd_trades
-from awnet.attacks.engine import Engine, Sweep
+from awnet.attacks.engine import Engine
+from awnet.attacks.sweep import Sweep
 from awnet.checkpoint import read_state
 from awnet.data import DataConfig, load
 from awnet.evaluation.evaluate import evaluate

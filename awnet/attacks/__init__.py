@@ -7,7 +7,7 @@ from awnet.attacks.auto_attack import auto_attack
 from awnet.attacks.cw import cw_inf
 from awnet.attacks.deep_sloth import deep_sloth
 from awnet.attacks.diversified import Diversified
-from awnet.attacks.engine import Engine, Examples, Outcome, Sweep, TensorExamples
+from awnet.attacks.engine import Engine
 from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
 from awnet.attacks.fgsm import fgsm
@@ -17,6 +17,7 @@ from awnet.attacks.rays import RayS
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Examples, Outcome, Sweep, TensorExamples
 from awnet.attacks.transfer import Transfer, transferred
 
 __all__ = [

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, Examples
+from awnet.attacks.engine import Engine
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Examples
 from awnet.models.model import device_of
 
 LADDER = (32, 64, 128, 256, 512, 1024, 2048, 4096)

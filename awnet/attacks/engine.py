@@ -23,12 +23,11 @@ the model's own.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +37,6 @@ from awnet.attacks.attack import (
     Forward,
     Query,
     Slots,
-    Steering,
     advance,
     evaluate,
     fresh,
@@ -48,128 +46,23 @@ from awnet.attacks.attack import (
     take,
 )
 from awnet.attacks.attack import backwards as backwards_of
-from awnet.attacks.compiled import Compiled
 from awnet.attacks.float32 import in_float32
 from awnet.attacks.foresight import leap
 from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.inputs import check_answers, check_fits, check_ids, check_range, finite
-from awnet.attacks.lean import Convolution, Lean, convolutions_of
+from awnet.attacks.lean import convolutions_of
+from awnet.attacks.network import Network, Warn, warn
 from awnet.attacks.scouts import Scouts, meet, send
-from awnet.attacks.shapes import FEW, ROOMY, Shapes, halved
+from awnet.attacks.shapes import FEW, halved
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Examples, Outcome, Sweep
 from awnet.config import setting
 from awnet.errors import Mistake
 from awnet.losses import Margin
 from awnet.models.model import device_of, judge
 from awnet.noise import Noise, fold
 from awnet.threat_model import ThreatModel
-from awnet.types import Hits, Images, Labels, Logits, PerExample
-
-Warn = Callable[[str], None]
-
-
-def warn(sentence: str) -> None:
-    """Say that a run goes on otherwise than it was asked to."""
-    warnings.warn(sentence, RuntimeWarning, stacklevel=3)
-
-
-class Examples(Protocol):
-    """What can be attacked: a `Dataset`, or tensors as `TensorExamples`."""
-
-    @property
-    def ids(self) -> Tensor: ...
-    @property
-    def labels(self) -> Labels: ...
-    def __len__(self) -> int: ...
-    def batch(self, indices: Tensor) -> tuple[Images, Labels]: ...
-
-
-class TensorExamples(NamedTuple):
-    """Images in [0, 1] with their labels, and a number for each that its random numbers follow."""
-
-    x: Images
-    y: Labels
-    ids: Tensor
-
-    def __len__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return len(self.x)
-
-    @property
-    def labels(self) -> Labels:
-        return self.y
-
-    def batch(self, indices: Tensor) -> tuple[Images, Labels]:
-        return self.x[indices], self.y[indices]
-
-
-class Outcome(NamedTuple):
-    """What an attack did to n examples, in their order, on the CPU.
-
-    Attributes:
-        x_adv: the adversarial images, float32.
-        prediction: the class of x_adv.
-        correct: whether x_adv is still classified correctly (an image outside the threat model counts as correct, and so does
-            one that the model answers with NaN or infinity).
-        p_clean: the model's probability that x_adv is clean, or NaN for a model that offers none.
-        forwards, backwards: passes spent on each example, the verdict's forward pass included.
-        broken_by: the place in the suite of the attack that succeeded, 0 for an attack by itself; -1 where none did,
-            because the example stands or because a suite had nothing to do: it was misclassified as it is.
-        spent: forward and backward passes of each member of the suite on each example, shape (n, members, 2).
-    """
-
-    x_adv: Images
-    prediction: Labels
-    correct: Hits
-    p_clean: PerExample
-    forwards: Tensor
-    backwards: Tensor
-    broken_by: Tensor
-    spent: Tensor
-
-
-class Sweep(NamedTuple):
-    """How far an attack or a suite has come over n examples: whoever has this can go on from it, to the same result.
-
-    Attributes:
-        member: the place of the attack at work in its suite; 0 for an attack by itself.
-        slots: the examples under attack.
-        slot_of: which example is in each slot, -1 for none.
-        scouts: which slots make a later run of theirs ahead.
-        begun: how many examples have entered.
-        left: which examples need nothing more of this member, shape (n,), on the CPU as what follows.
-        fallen: which of those left it with a success, on which the verdict is still to come.
-        x_adv: what became of those.
-        passes, backwards, confirmations: of each member, shape (n, members): evaluations of the model spent on each
-            example, how many of them asked for gradients, and float32 confirmations beside them.
-        prediction, p_clean, correct: the verdicts that there are.
-        lost: who met a gradient that was NaN or infinite.
-        margin: by how much x_adv is misclassified in the verdict that there is; who is furthest from it begins first, for
-            it will take longest.
-        broken_by: as in the outcome.
-    """
-
-    member: Tensor
-    slots: Slots
-    slot_of: Tensor
-    scouts: Scouts
-    begun: Tensor
-    left: Hits
-    fallen: Hits
-    x_adv: Images
-    passes: Tensor
-    backwards: Tensor
-    confirmations: Tensor
-    prediction: Labels
-    p_clean: PerExample
-    correct: Hits
-    lost: Hits
-    margin: PerExample
-    broken_by: Tensor
-
-    @property
-    def finished(self) -> int:
-        """How many examples have left."""
-        return int(self.left.sum())
+from awnet.types import Hits, Images, Labels, PerExample
 
 
 @setting
@@ -630,68 +523,6 @@ class Engine:
             x, _ = examples.batch(torch.arange(min(len(examples), FEW)))
             convolutions = convolutions_of(model, self._laid_out(x.to(device_of(model))))
         return Network(model, self.batch_size, convolutions, compiled=self.compile, warn=warn)
-
-
-class Network:
-    """A model as a search sees it.
-
-    Args:
-        model: frozen for the attack.
-        batch_size: the largest batch that it is given.
-        convolutions: what to make lean of it; None: it is always seen as it is.
-        compiled: whether to compile it.
-        warn: told what does not work.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        batch_size: int,
-        convolutions: list[Convolution] | None = None,
-        *,
-        compiled: bool = False,
-        warn: Warn = warn,
-    ) -> None:
-        self.model, self.warn = model, warn
-        self._roomy = ROOMY if device_of(model).type == "cpu" else batch_size
-        self.shapes = Shapes(batch_size, shrinks=not compiled, roomy=self._roomy)
-        self._compiled = Compiled(model) if compiled else None
-        self._tried: set[tuple[str, bool]] = set()
-        self._fast = None if convolutions is None else Lean(convolutions, torch.bfloat16)
-        folded = convolutions is not None and any(conv.norm is not None for conv in convolutions)
-        self._exact = Lean(convolutions, torch.float32) if convolutions and folded else None
-
-    def differs(self, exact: bool) -> bool:
-        """Whether what it says may differ from what the model says."""
-        return self._compiled is not None or (self._exact if exact else self._fast) is not None
-
-    def searched(self, query: Query) -> Callable[[Images], Logits]:
-        """What such a query is put to: the model, or the compiled one, which knows of no decision to steer."""
-        return self.model if self._compiled is None or isinstance(query, Steering) else self._compiled
-
-    def try_compiled(self, kind: tuple[str, bool], ask: Callable[[int], object]) -> None:
-        """Compile for a kind of question, by asking it, or never again."""
-        if self._compiled is None or kind in self._tried:
-            return
-        try:
-            ask(self.shapes.largest)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a compiler can raise anything; what is the model's fault will be met again
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.warn(f"the network does not compile ({said}); it is searched as it is")
-            self._compiled, self.shapes = None, Shapes(self.shapes.largest, roomy=self._roomy)
-        self._tried.add(kind)
-
-    @contextmanager
-    def seen(self, exact: bool) -> Iterator[None]:
-        """In float32 or not, while it lasts."""
-        lean = self._exact if exact else self._fast
-        if lean is None:
-            yield
-            return
-        with lean, torch.autocast(device_of(self.model).type, torch.bfloat16, enabled=not exact):
-            yield
 
 
 class Manner(NamedTuple):

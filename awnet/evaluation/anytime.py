@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from awnet.attacks.apgd import APGD
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, Outcome, Sweep
+from awnet.attacks.engine import Engine
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Outcome, Sweep
 from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
 from awnet.evaluation.metrics import Accuracy, accuracy

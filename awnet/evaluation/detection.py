@@ -29,10 +29,11 @@ from torch import Tensor, nn
 
 from awnet.attacks.adaptive import evasions
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, TensorExamples
+from awnet.attacks.engine import Engine
 from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.pgd import PGD
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import TensorExamples
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
 from awnet.detection import Guarded

@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, TensorExamples
+from awnet.attacks.engine import Engine
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import TensorExamples
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
 from awnet.detection import Detector, DetectorConfig, Guarded, Known

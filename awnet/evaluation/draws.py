@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from awnet.attacks.engine import Engine, Examples
+from awnet.attacks.engine import Engine
 from awnet.attacks.float32 import in_float32
 from awnet.attacks.frozen import frozen_for_attack
+from awnet.attacks.sweep import Examples
 from awnet.evaluation.preflight import FEW, differ
 from awnet.models.model import device_of
 from awnet.noise import fold

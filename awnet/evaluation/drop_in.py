@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from awnet.attacks.apgd import APGD
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, Sweep, TensorExamples
+from awnet.attacks.engine import Engine
 from awnet.attacks.eot import EOT
 from awnet.attacks.fab import FAB
 from awnet.attacks.float32 import in_float32
@@ -30,6 +30,7 @@ from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.inputs import checked, finite, threat_model
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Sweep, TensorExamples
 from awnet.checkpoint import read_state
 from awnet.config import to_json
 from awnet.data.dataset import digest

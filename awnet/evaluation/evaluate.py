@@ -14,9 +14,10 @@ from typing import Any
 from torch import nn
 
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, Sweep
+from awnet.attacks.engine import Engine
 from awnet.attacks.square import Square
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Sweep
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
 from awnet.errors import Mistake

@@ -1,6 +1,6 @@
 """The journal of an evaluation under way: where the attack that is being run is, so that another process can go on.
 
-A folder beside the record, written whole each minute: the sweep (`awnet.attacks.engine`) and whose it is. What it gives
+A folder beside the record, written whole each minute: the sweep (`awnet.attacks.sweep`) and whose it is. What it gives
 back is the very state, memory layout included, since a sum over pixels depends on their order in its last bits.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from awnet.attacks.attack import by_channels
-from awnet.attacks.engine import Sweep
+from awnet.attacks.sweep import Sweep
 from awnet.checkpoint import read_state, save_state
 from awnet.errors import Mistake
 from awnet.folders import remove_folder, replace_folder, whole_folder

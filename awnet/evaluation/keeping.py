@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Outcome
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Outcome
 from awnet.checkpoint import read_state
 from awnet.config import to_json
 from awnet.errors import Mistake

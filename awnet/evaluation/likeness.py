@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from awnet.attacks.engine import Examples
 from awnet.attacks.float32 import in_float32
 from awnet.attacks.frozen import frozen_for_attack
+from awnet.attacks.sweep import Examples
 from awnet.losses import Margin
 from awnet.models.model import device_of, judge
 from awnet.noise import Noise

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.engine import Examples, TensorExamples
 from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.inputs import check_answers, finite
+from awnet.attacks.sweep import Examples, TensorExamples
 from awnet.errors import Mistake
 from awnet.evaluation.conventions import LogProbabilities, are_probabilities, better_convention
 from awnet.models.model import Deciding, Detecting

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Sweep
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Sweep
 from awnet.types import Hits
 
 

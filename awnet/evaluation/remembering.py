@@ -21,8 +21,10 @@ import torch
 from torch import nn
 
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, Examples, Outcome, Sweep, Warn, warn
+from awnet.attacks.engine import Engine
+from awnet.attacks.network import Warn, warn
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Examples, Outcome, Sweep
 from awnet.checkpoint import read_state, save_state
 from awnet.config import to_json
 from awnet.errors import Mistake

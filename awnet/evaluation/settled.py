@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from awnet.attacks.adaptive.suite import doubled, insisting
-from awnet.attacks.engine import Engine, Outcome, Sweep
+from awnet.attacks.engine import Engine
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import Outcome, Sweep
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
 from awnet.errors import Mistake

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.engine import Engine, Outcome
+from awnet.attacks.engine import Engine
+from awnet.attacks.sweep import Outcome
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
 from awnet.evaluation.likeness import likeness

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks.engine import Engine, TensorExamples
+from awnet.attacks.engine import Engine
 from awnet.attacks.float32 import in_float32
 from awnet.attacks.frozen import frozen_for_attack
+from awnet.attacks.sweep import TensorExamples
 from awnet.config import from_json, to_json
 from awnet.data.dataset import Dataset
 from awnet.errors import Mistake

@@ -193,7 +193,7 @@ def test_runs_are_made_side_by_side():
 
 def test_as_long_as_others_wait_nobody_is_sent(monkeypatch: pytest.MonkeyPatch):
     """Not even into a slot that is free, as refilling waits for a second one of 32."""
-    monkeypatch.setattr("awnet.attacks.engine.ROOMY", 32)  # as where a batch of any size takes as long
+    monkeypatch.setattr("awnet.attacks.network.ROOMY", 32)  # as where a batch of any size takes as long
     _, seen, _ = planned((0, None), *[(None, None)] * 33, batch=32)
     waiting = [sweep for sweep in seen if sweep.begun < 34]
     assert any((sweep.slot_of < 0).any() for sweep in waiting)

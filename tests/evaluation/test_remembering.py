@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from awnet.attacks import PGD, Engine, Suite, fgsm
-from awnet.attacks.engine import Outcome, Sweep
+from awnet.attacks.sweep import Outcome, Sweep
 from awnet.errors import Mistake
 from awnet.evaluation.remembering import Memory, Remembering, remembering
 from awnet.models.model import fingerprint

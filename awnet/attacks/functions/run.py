@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, TensorExamples
+from awnet.attacks.engine import Engine
 from awnet.attacks.inputs import check_module, checked
 from awnet.attacks.suite import Suite
+from awnet.attacks.sweep import TensorExamples
 from awnet.types import Images, Labels
 
 LARGEST_BATCH = 256  # where nobody says

@@ -13,8 +13,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from awnet.attacks.engine import Engine, Examples, TensorExamples
+from awnet.attacks.engine import Engine
 from awnet.attacks.frozen import frozen_for_attack
+from awnet.attacks.sweep import Examples, TensorExamples
 from awnet.errors import Mistake
 from awnet.evaluation.finding import Finding
 from awnet.evaluation.record import Record

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from awnet.attacks.apgd import APGD
 from awnet.attacks.attack import Attack
-from awnet.attacks.engine import Engine, Outcome, TensorExamples
+from awnet.attacks.engine import Engine
 from awnet.attacks.pgd import PGD
+from awnet.attacks.sweep import Outcome, TensorExamples
 from awnet.evaluation.finding import STATUSES, Finding, Status
 from awnet.evaluation.record import Record
 from awnet.evaluation.rigour.forms import Form

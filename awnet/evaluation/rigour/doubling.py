@@ -15,7 +15,7 @@ from torch import Tensor
 
 from awnet.attacks.attack import Attack
 from awnet.attacks.effort import more
-from awnet.attacks.engine import TensorExamples
+from awnet.attacks.sweep import TensorExamples
 from awnet.evaluation.metrics import accuracy, paired_difference
 from awnet.evaluation.rigour.check import MOVES, Part, Trial, surely_more
 from awnet.evaluation.rigour.recorded import shared, strongest
