@@ -32,7 +32,12 @@ def load_module(name: str, device: str | torch.device) -> Any:
     if home == "timm":
         return _timm(attribute).to(device)
     with _here():
-        return _made(home, attribute, name).to(device)
+        made = _made(home, attribute, name)
+    if any(t.is_meta for t in (*made.parameters(), *made.buffers())):
+        raise Mistake(
+            f"{name} has tensors without numbers (on the meta device); load its weights, or make it on {device}"
+        )
+    return made.to(device)
 
 
 def _made(home: str, attribute: str, name: str) -> Any:

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awnet.attacks import Attack, Engine, Steer, TensorExamples, adaptive_suite
+from awnet.attacks import Attack, Diversified, Engine, Steer, TensorExamples, adaptive_suite
 from awnet.checkpoint import load, read_about
 from awnet.config import from_json, to_json
 from awnet.data import DataConfig
 from awnet.data import load as load_data
 from awnet.evaluation.metrics import accuracy
 from awnet.models import AWNet
+from awnet.models.model import forms_of
 from awnet.provenance import provenance
 from awnet.threat_model import ThreatModel
 
@@ -48,7 +49,9 @@ def arguments() -> argparse.Namespace:
 
 
 def equal(attack: Attack, gradients: int) -> Attack:
-    """The attack with legs as long as so many gradients allow, in runs towards three classes."""
+    """The attack with legs as long as so many gradients allow, in runs towards three classes; or fewer diversified starts."""
+    if isinstance(attack, Diversified):
+        return replace(attack, restarts=max(gradients * attack.restarts // attack.queries, 1))
     assert isinstance(attack, Steer)
     leg = gradients // (2 * 2 * attack.targets) - 1
     return replace(attack, steps=leg, then=leg)
@@ -68,7 +71,7 @@ def main() -> None:
     dataset = dataset.sample(min(options.images, len(dataset)), seed=0)
     x, y = dataset.batch(torch.arange(len(dataset)))
     engine = Engine(batch_size=options.batch, precision=options.precision)
-    suite = adaptive_suite(threat)
+    suite = adaptive_suite(threat, forms_of(model))
 
     found: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
     found |= {

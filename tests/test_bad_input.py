@@ -174,6 +174,9 @@ MISTAKES = {
     "a protocol and attacks": Case([*EVALUATE, "--protocol", "quick@1"], "leave out --attacks"),
     "a budget and attacks": Case([*EVALUATE, "--budget", "1s"], "leave out --attacks"),
     "a suite to settle and attacks": Case([*EVALUATE, "--settle"], "leave out --attacks"),
+    "a range that nobody doubts": Case(
+        [*EVALUATE, "--trust-range"], "is for a network of your own, a surrogate or a teacher"
+    ),
     "rounds of nothing": Case([*EVALUATE, "--rounds", "3"], "give --settle too"),
     "one round that settles nothing": Case([*EVALUATE[:-2], "--settle", "--rounds", "1"], "in 2 or more rounds, got 1"),
     "a suite to settle in a time": Case(

@@ -125,6 +125,10 @@ def _evaluate(options: Evaluate, share: Share) -> None:
 
     subject = subject_of(options)
     _check_together(options)
+    if options.trust_range and subject.ours and not (options.surrogates or options.teacher):
+        raise Mistake(
+            "--trust-range is for a network of your own, a surrogate or a teacher; a checkpoint knows its range"
+        )
     split = subject.dataset
     if options.indices:
         subject = subject._replace(dataset=named(subject.dataset, options.indices))
@@ -195,6 +199,8 @@ def _check_together(options: Evaluate) -> None:
     if (options.budget or options.settle) and given:
         one = "--budget" if options.budget else "--settle"
         raise Mistake(f"{one} runs attacks of its own; leave out --{', --'.join(given)}")
+    if options.rigour_images != usual.rigour_images and not options.rigour:
+        raise Mistake("--rigour-images says how many images the checks look at; give --rigour too")
     if options.rounds != usual.rounds and not options.settle:
         raise Mistake("--rounds says how long --settle goes on; give --settle too")
     if options.protocol and "attacks" in given:
@@ -204,13 +210,16 @@ def _check_together(options: Evaluate) -> None:
 def _attacks(options: Evaluate, subject: Subject, *, quiet: bool) -> dict[str, Attack | Suite]:
     """Those that are asked for; within a budget the ladder, which ends with the adaptive ones where there is a decision."""
     from awnet.attacks import ATTACKS, adaptive_suite, transferred
-    from awnet.attacks.adaptive import taught
+    from awnet.attacks.adaptive import adaptive_twice, taught
     from awnet.evaluation.anytime import ladder
     from awnet.evaluation.protocol import attacks_of
-    from awnet.models import Deciding
+    from awnet.models.model import forms_of
 
-    threat = subject.threat
-    attacks = {name: ATTACKS[name](threat) for name in options.attacks}
+    threat, forms = subject.threat, forms_of(subject.model)
+    knowing = {"adaptive": adaptive_suite, "adaptive-twice": adaptive_twice}
+    attacks = {
+        name: knowing[name](threat, forms) if name in knowing else ATTACKS[name](threat) for name in options.attacks
+    }
     if options.protocol:
         attacks = attacks_of(options.protocol, threat)
     for surrogate in options.surrogates:
@@ -223,7 +232,7 @@ def _attacks(options: Evaluate, subject: Subject, *, quiet: bool) -> dict[str, A
         found, source = taught(threat, str(options.teacher)), short_name(options.teacher, [options.teacher])
         attacks |= {f"adaptive-paper {how} {source}": attack for how, attack in found.items()}
     if options.budget:
-        attacks = ladder(threat) | ({"adaptive": adaptive_suite(threat)} if isinstance(subject.model, Deciding) else {})
+        attacks = ladder(threat) | ({"adaptive": adaptive_suite(threat, forms)} if forms else {})
     return attacks
 
 
@@ -295,12 +304,13 @@ def _settled(subject: Subject, cleared: Cleared, options: Evaluate, out: Path) -
     """The record of a suite that was gone on with."""
     from awnet.attacks import adaptive_suite
     from awnet.evaluation.settled import settled
+    from awnet.models.model import forms_of
 
     with waiting("adaptive") as say:
         return settled(
             subject.model,
             subject.dataset,
-            adaptive_suite(subject.threat),
+            adaptive_suite(subject.threat, forms_of(subject.model)),
             threat=subject.threat,
             out=out,
             engine=_engine(options),

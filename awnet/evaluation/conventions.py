@@ -92,6 +92,31 @@ def are_probabilities(logits: Logits) -> bool:
     return bool((logits >= 0).all() and ((sums - 1).abs() < 1e-3).all()) if len(logits) else False
 
 
+def are_separate_probabilities(logits: Logits) -> bool:
+    """Whether these look like a sigmoid's, a probability of each class by itself: all from 0 to 1, and not 1 in sum.
+
+    Logits can happen to be such numbers. To take the log-odds of those changes the losses, and no verdict.
+    """
+    return bool(((logits >= 0) & (logits <= 1)).all()) and not are_probabilities(logits) if len(logits) else False
+
+
+class LogOdds(torch.nn.Module):
+    """A network of separate probabilities as one of logits: log p - log (1 - p), which is what the sigmoid was given.
+
+    What it has rounded to 0 or 1 stays out of sight: at the smallest normal number, or the largest below 1, without a slope.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Images) -> Logits:
+        p = self.model(x)
+        kind = torch.finfo(p.dtype)
+        p = p.clamp(kind.tiny, 1 - kind.eps / 2)
+        return p.log() - (-p).log1p()
+
+
 class LogProbabilities(torch.nn.Module):
     """A network of probabilities as one of logits: log p differs from logits by one number an image, which no loss sees.
 

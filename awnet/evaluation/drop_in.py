@@ -35,7 +35,7 @@ from awnet.checkpoint import read_state
 from awnet.config import to_json
 from awnet.data.dataset import digest
 from awnet.errors import Mistake, unknown
-from awnet.evaluation.conventions import are_probabilities, better_convention
+from awnet.evaluation.conventions import are_probabilities, are_separate_probabilities, better_convention
 from awnet.evaluation.journal import Journal
 from awnet.evaluation.preflight import CHANGE, MOST, RANDOM
 from awnet.folders import whole_folder
@@ -322,6 +322,11 @@ class AutoAttack:
         if self.version != "rand" and _drawn(answers) > CHANGE * answers[0].abs().max():
             self._warn(
                 f"{RANDOM}: attacks on single draws are weak, and accuracies change from run to run; use version='rand'"
+            )
+        if are_separate_probabilities(answers[0]):
+            self._warn(
+                "the model's outputs lie in [0, 1], as a sigmoid's do, which the losses take for logits, so that attacks are "
+                "held up; leave the sigmoid out"
             )
         if are_probabilities(answers[0]):
             self._warn(

@@ -15,7 +15,13 @@ from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.inputs import check_answers, finite
 from awnet.attacks.sweep import Examples, TensorExamples
 from awnet.errors import Mistake
-from awnet.evaluation.conventions import LogProbabilities, are_probabilities, better_convention
+from awnet.evaluation.conventions import (
+    LogOdds,
+    LogProbabilities,
+    are_probabilities,
+    are_separate_probabilities,
+    better_convention,
+)
 from awnet.models.model import Deciding, Detecting
 from awnet.noise import permutation
 from awnet.types import Images
@@ -30,7 +36,7 @@ class Cleared(NamedTuple):
     """What may be attacked.
 
     Attributes:
-        model: the one that was given, or one of its logarithm where it returns probabilities.
+        model: the one that was given, or one of its logarithm or log-odds where it returns probabilities.
         remarks: a sentence each; () where nothing is odd.
     """
 
@@ -67,12 +73,15 @@ def preflight(
         if gradients:
             _check_gradient(model, few)
         remarks += _random(model, few, logits) or _alone(model, few, logits)
-        if are_probabilities(logits.float()):
+        together, each = are_probabilities(logits.float()), are_separate_probabilities(logits.float())
+        if together or each:
+            what = "the outputs are probabilities" if together else "the outputs lie in [0, 1], as a sigmoid's do"
             if isinstance(model, (Detecting, Deciding)):
-                remarks.append("the outputs are probabilities, which losses take for logits: attacks on it are held up")
+                remarks.append(f"{what}, which losses take for logits: attacks on it are held up")
             else:
-                remarks.append("the outputs are probabilities: their logarithm is attacked, which is as good as logits")
-                model = LogProbabilities(model)
+                instead = "their logarithm is" if together else "their log-odds are"
+                remarks.append(f"{what}: {instead} attacked, which is as good as logits")
+                model = LogProbabilities(model) if together else LogOdds(model)
 
         def right(images: Images) -> Tensor:
             logits = _asked(model, images)

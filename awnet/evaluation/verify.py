@@ -85,6 +85,8 @@ def verify(folder: Path, model: nn.Module, dataset: Dataset) -> Verification:
         Mistake: there is no record or no images beside it, or it is about another network or other images.
     """
     record = Record.load(folder)
+    if not record.attacks:
+        raise Mistake(f"the record in {folder} is of no attack, so there is nothing to verify; evaluate with --attacks")
     found, belongs = find_adversarials(folder, record.adversarials)
     _check_model(record, model)
     dataset = _its_images(record, dataset)

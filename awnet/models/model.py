@@ -219,6 +219,11 @@ class Deciding(Protocol):
         ...
 
 
+def forms_of(model: nn.Module) -> tuple[str, ...]:
+    """The names of a model's frozen forms; none for one that does not decide."""
+    return tuple(model.forms) if isinstance(model, Deciding) else ()
+
+
 def judge(model: nn.Module, x: Images) -> tuple[Logits, PerExample]:
     """Logits and P(clean) of any model; NaN where the model does not tell."""
     if isinstance(model, Detecting):

@@ -23,7 +23,13 @@ from awnet.config import to_json
 from awnet.data import DataConfig, Dataset, load
 from awnet.errors import Mistake
 from awnet.evaluation import Record
-from awnet.evaluation.conventions import LogProbabilities, are_probabilities, better_convention
+from awnet.evaluation.conventions import (
+    LogOdds,
+    LogProbabilities,
+    are_probabilities,
+    are_separate_probabilities,
+    better_convention,
+)
 from awnet.evaluation.evaluate import clear, evaluate
 from awnet.evaluation.preflight import Cleared, preflight, tensor_examples
 from awnet.evaluation.rigour import rigour
@@ -141,6 +147,7 @@ REMARKED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "batch of one raises": (lambda net: Around(net, after=lambda z: z if len(z) > 1 else raises(z)), "raises RuntimeError"),
     "neighbours": (lambda net: Around(net, after=misled.neighbours), "depends on the others of its batch"),
     "probabilities": (lambda net: Around(net, after=lambda z: z.softmax(1)), "their logarithm is attacked"),
+    "a sigmoid": (lambda net: Around(net, after=lambda z: (4 * z).sigmoid()), "their log-odds are attacked"),
     "a detector without a decision": (Watched, "offers no decision to steer"),
 }  # fmt: skip
 
@@ -167,6 +174,22 @@ def test_probabilities_are_attacked_as_well_as_logits(net):
     logits = net(x)
     torch.testing.assert_close(LogProbabilities(soft)(x), logits.log_softmax(1))
     assert are_probabilities(soft(x)) and not are_probabilities(logits) and not are_probabilities(logits.log_softmax(1))
+
+
+def test_a_sigmoid_holds_no_attack_up(net):
+    attacks = {"ce": APGD(threat=THREAT, steps=10), "margin": APGD(threat=THREAT, steps=10, loss=Margin())}
+    sharp, squashed = Around(net, after=lambda z: 4 * z), Around(net, after=lambda z: (4 * z).sigmoid())
+    a, b = judged(sharp, attacks=attacks), judged(squashed, attacks=attacks)
+    for name in attacks:
+        assert torch.equal(a.attacks[name].correct, b.attacks[name].correct)
+    assert b.model["fingerprint"] == fingerprint(squashed)
+    x, _ = DATA.batch(torch.arange(8))
+    small = Around(net, after=lambda z: z / 4)
+    torch.testing.assert_close(LogOdds(Around(small, after=torch.sigmoid))(x), small(x), atol=1e-4, rtol=1e-4)
+    assert are_separate_probabilities(squashed(x)) and not are_separate_probabilities(net(x))
+    assert not are_separate_probabilities(net(x).softmax(1))
+    extremes = LogOdds(Around(net, after=lambda z: torch.tensor([0.0, 0.5, 1.0]).expand_as(z)))(x)
+    assert extremes.isfinite().all() and extremes[0].argsort().tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("range_", ["[-1, 1]", "255"])
@@ -360,6 +383,9 @@ def three():
 def failing():
     raise OSError("no weights here")
 
+def hollow():
+    return net().to("meta")
+
 def needs(argument):
     return net()
 
@@ -463,6 +489,8 @@ MISTAKES = {
     "a function of text": Typed(["mine:text", *OWN], "returns a str, expected an nn.Module"),
     "a function that raises": Typed(["mine:failing", *OWN], "raises OSError: no weights here"),
     "a function of arguments": Typed(["mine:needs", *OWN], "called without arguments"),
+    "no numbers": Typed(["mine:hollow", *OWN], "on the meta device); load its weights"),
+    "images for no checks": Typed(["mine:net", *OWN, "--rigour-images", "5"], "give --rigour too"),
     "three classes": Typed(["mine:three", *OWN], "the model has 3 classes, the images 10"),
     "three classes within a budget": Typed(
         ["mine:three", *BOUND, "--budget", "2s"], "the model has 3 classes, the images 10"

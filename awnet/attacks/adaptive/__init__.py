@@ -6,13 +6,14 @@ from awnet.attacks.adaptive.joint import joint
 from awnet.attacks.adaptive.paper import PaperAdaptive, taught
 from awnet.attacks.adaptive.parts import expert_only, router_only
 from awnet.attacks.adaptive.steer import Steer
-from awnet.attacks.adaptive.suite import adaptive_suite
+from awnet.attacks.adaptive.suite import adaptive_suite, adaptive_twice
 from awnet.attacks.adaptive.warm_start import small, warm
 
 __all__ = [
     "PaperAdaptive",
     "Steer",
     "adaptive_suite",
+    "adaptive_twice",
     "evasions",
     "expert_only",
     "joint",

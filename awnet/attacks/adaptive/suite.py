@@ -7,13 +7,16 @@ the others end after one look and the suite is those three: add Square and FAB t
 `adaptive` is the strongest suite that there is here; a record says what it was. What never changes are the protocols:
 `adaptive@2` is this suite with FAB and Square, `adaptive@1` the one before it.
 
+A model may offer more frozen forms than those that every suite begins from, its exits or its experts: whoever has the model at
+hand gives the suite their names (`awnet.models.model.forms_of`), and it has a warm start from each.
+
 Whether it was enough for a network is seen by doubling it: `adaptive-twice` goes on with the same attacks, each with twice the
 steps and twice the runs, on who still stands. What those find is by how far the first number was too high, at least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from awnet.attacks.adaptive.constrained import orthogonal, selective, stay
 from awnet.attacks.adaptive.joint import joint
@@ -27,9 +30,17 @@ from awnet.attacks.suite import Suite
 from awnet.losses import TargetedDLR
 from awnet.threat_model import ThreatModel
 
+FORMS = ("clean", "adversarial", "half", "detached", "unmodulated", "averaged")  # that every suite begins from
 
-def adaptive_suite(threat: ThreatModel) -> Suite:
-    """Twenty-two attacks, nineteen of which know what routes; on a network that does not, the other three."""
+
+def adaptive_suite(threat: ThreatModel, forms: Sequence[str] = ()) -> Suite:
+    """Twenty-two attacks, nineteen of which know what routes; on a network that does not, the other three.
+
+    Args:
+        threat: the ball.
+        forms: frozen forms that the model offers; from each that is not among `FORMS` one attack more begins.
+    """
+    further = tuple((f"warm-{form}", warm(threat, form)) for form in forms if form not in FORMS)
     return Suite(
         members=(
             ("apgd-ce", APGD(threat=threat)),
@@ -45,15 +56,11 @@ def adaptive_suite(threat: ThreatModel) -> Suite:
             ("stay-adversarial", stay(threat, "adversarial")),
             ("selective-clean", selective(threat, "clean")),
             ("selective-adversarial", selective(threat, "adversarial")),
-            ("warm-clean", warm(threat, "clean")),
-            ("warm-adversarial", warm(threat, "adversarial")),
-            ("warm-half", warm(threat, "half")),
-            ("warm-detached", warm(threat, "detached")),
-            ("warm-unmodulated", warm(threat, "unmodulated")),
-            ("warm-averaged", warm(threat, "averaged")),
+            *((f"warm-{form}", warm(threat, form)) for form in FORMS),
             ("expert-only", expert_only(threat)),
             ("router-only-clean", router_only(threat, "clean")),
             ("router-only-adversarial", router_only(threat, "adversarial")),
+            *further,
         )
     )
 
@@ -69,9 +76,9 @@ def insisting(suite: Suite, names: Collection[str], times: int) -> Suite:
     return Suite(members=tuple((f"{name} x{times}", more(attack, runs=times)) for name, attack in chosen))
 
 
-def adaptive_twice(threat: ThreatModel) -> Suite:
+def adaptive_twice(threat: ThreatModel, forms: Sequence[str] = ()) -> Suite:
     """The adaptive suite, and then the same with twice the steps and twice the runs."""
-    suite = adaptive_suite(threat)
+    suite = adaptive_suite(threat, forms)
     return Suite(members=(*suite.members, *doubled(suite).members))
 
 

@@ -28,7 +28,7 @@ from awnet.attacks.functions.beside import beside
 from awnet.attacks.functions.run import run
 from awnet.attacks.inputs import threat_model
 from awnet.errors import Mistake, unknown
-from awnet.models.model import Deciding
+from awnet.models.model import Deciding, forms_of
 from awnet.types import Images
 
 
@@ -42,8 +42,13 @@ def adaptive(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Images:
-    """Every attack on models that route (`awnet.attacks.adaptive`), each on the images that still stand."""
-    return run(adaptive_suite(threat_model(norm, eps)), model, x, y, seed=seed, batch_size=batch_size)
+    """Every attack on models that route (`awnet.attacks.adaptive`), each on the images that still stand.
+
+    One of them begins with the scales held at their mean over clean images; for that give
+    `awnet.evaluation.modulation.with_means(model, images)`, as evaluations do.
+    """
+    suite = adaptive_suite(threat_model(norm, eps), forms_of(model))
+    return run(suite, model, x, y, seed=seed, batch_size=batch_size)
 
 
 def adaptive_paper(

@@ -10,6 +10,7 @@ import torch
 from awnet.attacks import APGD, Diversified, Engine, Steer, Suite, TensorExamples, adaptive_suite
 from awnet.attacks.adaptive.suite import adaptive_twice, insisting
 from awnet.conformance.planted import BALL, GATES, Gate, Planted, planted_sample
+from awnet.models.model import Decision, forms_of
 
 HELD_UP = 0.2  # how far the plain attacks stay above the truth, at least
 
@@ -55,6 +56,37 @@ def test_the_attacks_that_find_most_land_on_the_truth(gate):
 @pytest.mark.parametrize("gate", GATES)
 def test_the_suite_lands_on_the_truth(gate):
     lands_on_the_truth(adaptive_suite(BALL), gate)
+
+
+class Experts(torch.nn.Module):
+    """Three linear classifiers of two classes, the third of which is wrong where nobody leads: the largest score decides."""
+
+    forms = ("clean", "adversarial", "third")
+
+    def forward(self, x):
+        return self.decide(x, x, "", torch.zeros(len(x), dtype=torch.bool)).logits
+
+    def decide(self, x, seen, form, forced):
+        first, _, third = (
+            part.sum(1) / 1.2 for part in (x.flatten(1) - 0.5).chunk(3, 1)
+        )  # each in [-1, 1] in the ball
+        _, second, last = (part.sum(1) / 1.2 for part in (seen.flatten(1) - 0.5).chunk(3, 1))
+        scores = torch.stack([torch.zeros_like(last), second - 0.2, 1.2 * last - 0.9], 1)
+        who = scores.argmax(1)
+        who = torch.where(forced, self.forms.index(form), who) if form else who
+        logit = torch.stack([0.1 * first - 1, 0.1 * first - 1, third - 0.5], 1).gather(1, who[:, None])
+        return Decision(torch.cat([torch.zeros_like(logit), logit], 1), scores[:, 0] - scores[:, 1:].amax(1))
+
+
+def test_each_frozen_form_that_a_model_offers_is_where_an_attack_begins():
+    model, x = Experts(), 0.5 + torch.linspace(0, 0.01, 6)[:, None, None, None].expand(6, 1, 6, 6)
+    examples = TensorExamples(x, torch.zeros(6, dtype=torch.int64), torch.arange(6))
+    usual, whole = (shorter(adaptive_suite(BALL, forms)) for forms in ((), forms_of(model)))
+    assert whole.names == (*usual.names, "warm-third")
+    engine, some = Engine(batch_size=6), ("apgd-ce", "joint-adversarial", "warm-clean")
+    others = Suite(members=tuple(member for member in usual.members if member[0] in some))
+    assert engine.run(others, model, examples).correct.all(), "it is hard to come by from elsewhere"
+    assert not engine.run(dict(whole.members)["warm-third"], model, examples).correct.any()
 
 
 def test_a_model_that_does_not_decide_meets_the_plain_part():
