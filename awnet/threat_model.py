@@ -218,7 +218,8 @@ class L2(ThreatModel):
     def uniform(self, noise: Noise, step: Tensor | int, shape: tuple[int, ...]) -> Images:
         # a normal vector has a uniform direction; the volume within radius r grows as r^d
         direction = self.ascend(noise.normal(step, shape))
-        radius = self.eps * noise.stream(1).uniform(step) ** (1 / direction[0].numel())
+        # a power in float32 is rounded by the place of a number in its vector; in double that is lost in rounding
+        radius = self.eps * (noise.stream(1).uniform(step).double() ** (1 / direction[0].numel())).float()
         return direction * radius[:, None, None, None]
 
 

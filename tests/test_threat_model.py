@@ -346,3 +346,10 @@ def test_threat_models_are_values():
         "L2 0.5",
         "Linf 0",
     ]
+
+
+def test_a_radius_in_l2_does_not_depend_on_the_place():
+    """A power in float32 is rounded in one way inside a vector and in another at its end."""
+    ids, threat, shape = torch.arange(4096), L2(0.5), (3, 8, 8)
+    apart = torch.cat([threat.uniform(Noise(0, few), 0, shape) for few in ids.split(5)])
+    torch.testing.assert_close(apart, threat.uniform(Noise(0, ids), 0, shape), rtol=0, atol=0)

@@ -108,6 +108,8 @@ class Attack(ABC):
         exact: whether the search is in float32 whatever precision an engine searches in.
         foresees: whether it knows what comes next where an answer changes nothing, as most do late in a random search.
         scouted: whether it has runs that need nothing of each other; its state has the `run` that each example is in then.
+        asks_another: whether it asks a second network too, whose answers nobody has compared in smaller batches: its batches
+            stay whole.
     """
 
     threat: ThreatModel
@@ -116,6 +118,7 @@ class Attack(ABC):
     exact = False
     foresees = False
     scouted = False
+    asks_another = False
 
     @abstractmethod
     def start(self, x: Images, target: Tensor, noise: Noise) -> Any:

@@ -72,7 +72,8 @@ class Engine:
 
     Args:
         batch_size: how many examples an evaluation of the model has, the last ones padded. Where memory does not suffice it
-            is halved, with a warning.
+            is halved, with a warning. On a CPU a linear layer of two or three outputs rounds by the place of an image in its
+            batch if that has fewer than 16: for such networks more are better, if no bit is to depend on the order.
         precision: of the search; the verdict is always float32.
         channels_last: memory layout of images.
         look_every: after how many evaluations it is asked who has finished. To ask keeps a GPU waiting, not to ask keeps
@@ -362,7 +363,9 @@ class Engine:
         network.try_compiled(kind, ask)
         searched = network.searched(query)
         roomy = network.shapes.roomy if attack.foresees else 0
-        shape = network.shapes.fit(kind, roomy if roomy >= 2 * len(rows) else len(rows), ask)
+        shape = network.shapes.largest
+        if not attack.asks_another:
+            shape = network.shapes.fit(kind, roomy if roomy >= 2 * len(rows) else len(rows), ask)
         leaps = attack.foresees and shape >= 2 * len(rows)
         whole = shape == len(slot_of) and not leaps  # nothing is taken apart, and nobody looks at the free slots
         index = torch.arange(shape) if whole else rows if leaps else _padded(rows, shape)
@@ -520,9 +523,11 @@ class Engine:
     def _network(self, model: nn.Module, examples: Examples, warn: Warn) -> Network:
         convolutions = None
         if self.precision != "float32":
-            x, _ = examples.batch(torch.arange(min(len(examples), FEW)))
-            convolutions = convolutions_of(model, self._laid_out(x.to(device_of(model))))
-        return Network(model, self.batch_size, convolutions, compiled=self.compile, warn=warn)
+            x, _ = examples.batch(torch.arange(FEW).clamp(max=len(examples) - 1))
+            x = self._laid_out(x.to(device_of(model)))
+            convolutions = convolutions_of(model, x, channels_last=self.channels_last)
+        layout = self.channels_last
+        return Network(model, self.batch_size, convolutions, channels_last=layout, compiled=self.compile, warn=warn)
 
 
 class Manner(NamedTuple):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from awnet.attacks.attack import Answer, Attack, Gradient, nobody, per_image, select
+from awnet.attacks.inputs import finite
 from awnet.attacks.registry import ATTACKS
 from awnet.attacks.targets import aims, runners_up
 from awnet.config import setting
@@ -123,7 +124,7 @@ class FAB(Attack):
     def update(self, state: FABState, answer: Answer, noise: Noise) -> FABState:
         x, now, looked = state.x, state.now, _unknown(state)
         targets = self._targets(state, answer.logits)
-        wrong = answer.logits.argmax(1) != state.y
+        wrong = (answer.logits.argmax(1) != state.y) & finite(answer.logits)  # what is no number is no verdict
         distance = self.threat.distance(x, now)
         nearer = wrong & (distance < state.distance)
 
@@ -166,7 +167,8 @@ class FAB(Attack):
         return torch.where(per_image(run % self.restarts == 0), x, away)
 
     def runs(self, state: FABState) -> Tensor:
-        return state.runs
+        # before the first answer, which is about x, nobody knows what later runs are to aim at
+        return torch.where(_unknown(state), 0, state.runs)
 
     def at_run(self, state: FABState, run: Tensor, noise: Noise) -> FABState:
         return state._replace(

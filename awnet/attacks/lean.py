@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from awnet.attacks.attack import by_channels
+from awnet.attacks.inputs import finite
 from awnet.types import Images
 
 ROWS = 16  # of a matrix product, from which on no row's bits depend on their number
@@ -103,10 +104,12 @@ class Lean(TorchFunctionMode):
     Args:
         convolutions: what is known of the network.
         dtype: of the layers inside, float32 or bfloat16.
+        channels_last: the memory layout of its features; a network that uses .view reads the usual one alone.
     """
 
-    def __init__(self, convolutions: list[Convolution], dtype: torch.dtype) -> None:
+    def __init__(self, convolutions: list[Convolution], dtype: torch.dtype, *, channels_last: bool = True) -> None:
         super().__init__()
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         self.dtype = dtype
         self._weights: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._entered = {id(conv.weight) for conv in convolutions if conv.enters}
@@ -116,7 +119,7 @@ class Lean(TorchFunctionMode):
             for conv in convolutions:
                 weight, bias = _fold(conv)
                 kind = conv.weight.dtype if conv.enters else dtype
-                weight = weight.to(kind, memory_format=torch.channels_last)
+                weight = weight.to(kind, memory_format=layout)
                 self._weights[id(conv.weight)] = weight, None if bias is None else bias.to(kind)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -146,20 +149,25 @@ class Lean(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def convolutions_of(model: nn.Module, x: Images) -> list[Convolution]:
+def convolutions_of(model: nn.Module, x: Images, *, channels_last: bool = True) -> list[Convolution]:
     """What there is to fold in a network in eval mode; nothing of it where the folded network says something else.
 
     Args:
         model: as it is attacked.
-        x: some images.
+        x: some images; of those that it answers with NaN or infinity no more is asked.
+        channels_last: as of `Lean`.
     """
     with torch.no_grad():
         before = model(x.clone())
         with Watch() as watch:
             again = model(x.clone())
         found = watch.found()
-        with Lean(found, torch.float32):
+        with Lean(found, torch.float32, channels_last=channels_last):
             folded = model(x.clone())
+    answered = finite(before)
+    if not answered.any():
+        return []
+    before, again, folded = (t[answered] for t in (before, again, folded))
     spread = before.std().clamp(min=1e-6)
     same = torch.equal(before, again) and bool(((folded - before).abs() <= ROUNDING * spread).all())
     return found if same else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ class Network:
         model: frozen for the attack.
         batch_size: the largest batch that it is given.
         convolutions: what to make lean of it; None: it is always seen as it is.
+        channels_last: the memory layout of what the search computes.
         compiled: whether to compile it.
         warn: told what does not work.
     """
@@ -41,6 +43,7 @@ class Network:
         batch_size: int,
         convolutions: list[Convolution] | None = None,
         *,
+        channels_last: bool = True,
         compiled: bool = False,
         warn: Warn = warn,
     ) -> None:
@@ -49,9 +52,10 @@ class Network:
         self.shapes = Shapes(batch_size, shrinks=not compiled, roomy=self._roomy)
         self._compiled = Compiled(model) if compiled else None
         self._tried: set[tuple[str, bool]] = set()
-        self._fast = None if convolutions is None else Lean(convolutions, torch.bfloat16)
+        lean = partial(Lean, channels_last=channels_last)
+        self._fast = None if convolutions is None else lean(convolutions, torch.bfloat16)
         folded = convolutions is not None and any(conv.norm is not None for conv in convolutions)
-        self._exact = Lean(convolutions, torch.float32) if convolutions and folded else None
+        self._exact = lean(convolutions, torch.float32) if convolutions and folded else None
 
     def differs(self, exact: bool) -> bool:
         """Whether what it says may differ from what the model says."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from awnet.attacks.attack import Answer, Attack, Forward, select
+from awnet.attacks.inputs import finite
 from awnet.attacks.registry import ATTACKS
 from awnet.config import setting
 from awnet.errors import Mistake
@@ -90,7 +91,7 @@ class RayS(Attack):
         return (state.x + r[:, None, None, None] * state.tried).clamp(0, 1)
 
     def update(self, state: RaySState, answer: Answer, noise: Noise) -> RaySState:
-        wrong = answer.logits.argmax(1) != state.y
+        wrong = (answer.logits.argmax(1) != state.y) & finite(answer.logits)  # what is no number is no verdict
         asking = state.low < 0
         middle = (state.low.clamp(min=0) + state.high.clamp(max=1)) / 2
         # an answer to "is there anything to gain" opens a search between 0 and the radius; one inside it halves it

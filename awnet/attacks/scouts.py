@@ -95,9 +95,10 @@ def send(
         return slots, slot_of, scouts
     free, device = free[: len(wanted)], slots.finished.device
     of, run = (torch.tensor(column) for column in list(zip(*wanted, strict=True))[1:])
-    sent = take(of.to(device), slots)
-    sent = sent._replace(state=attack.at_run(sent.state, run.to(device), noise(slot_of[of])))
-    slots = put(free.to(device), sent, slots)
+    several = torch.arange(max(len(of), 2)).clamp(max=len(of) - 1)  # sums over one row alone may be split among threads
+    sent = take(of[several].to(device), slots)
+    sent = sent._replace(state=attack.at_run(sent.state, run[several].to(device), noise(slot_of[of[several]])))
+    slots = put(free.to(device), take(torch.arange(len(of), device=device), sent), slots)
     return slots, slot_of.index_copy(0, free, slot_of[of]), scouts._replace(run=scouts.run.index_copy(0, free, run))
 
 

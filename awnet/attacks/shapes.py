@@ -16,6 +16,7 @@ from awnet.errors import Mistake
 
 ROOMY = 16  # images of a batch, up to which a CPU takes not much longer for more of them
 FEW = 8  # images that are enough to see how a network answers
+TRIED = 16  # images on which a smaller batch is compared; of a few logits some agree by chance
 SMALL = (2, 3, 4, 6, 8, 12, 16)  # batches smaller than a sixteenth; never one image, for which many a network fails
 
 
@@ -59,7 +60,7 @@ class Shapes:
                 answers = answers or ask(known)
                 self._same[*kind, size] = all(
                     torch.equal(answer, other[first : first + size])
-                    for first in range(0, min(max(size, FEW), known) - size + 1, size)
+                    for first in range(0, min(max(size, TRIED), known) - size + 1, size)
                     for answer, other in zip(ask(size, first), answers, strict=True)
                 )
             if self._same[*kind, size]:  # often a size rounds otherwise and the next larger one does not

@@ -88,6 +88,7 @@ class Square(Attack):
 
     def update(self, state: SquareState, answer: Answer, noise: Noise) -> SquareState:
         found = Margin()(answer.logits, state.y)
+        found = torch.where(found.isnan(), -torch.inf, found)  # any number is further than none
         kept = (found > state.margin) | (state.step == 0)  # the search begins there even if x itself was closer
         best, margin = select(kept, state.candidate, state.best), select(kept, found, state.margin)
         step = state.step + 1

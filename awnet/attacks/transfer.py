@@ -50,6 +50,7 @@ class Transfer(Attack):
     stop_on_success = False
     queries = 2
     exact = True
+    asks_another = True
 
     @property
     def threat(self) -> ThreatModel:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attacks.conftest import Trained
 from attacks.nets import Linear, lively, small_net
 from awnet.attacks import FAB, Engine, TensorExamples
-from awnet.attacks.attack import evaluate
+from awnet.attacks.attack import Answer, evaluate
 from awnet.errors import Mistake
 from awnet.noise import Noise
 from awnet.threat_model import L1, L2, Linf, ThreatModel
@@ -139,3 +139,16 @@ def test_its_search_is_exact_whatever_the_engine_s_precision():
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]):
     with pytest.raises(Mistake, match="FAB needs"):
         FAB(threat=Linf(0.1), **wrong)
+
+
+def test_an_answer_that_is_no_number_hides_nothing():
+    """An image nearer than the best, which the model answers with NaN, is no adversarial image."""
+    threat = Linf(0.05)
+    attack = FAB(threat=threat, targets=1, steps=3, stop_on_success=False)
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
+    state = attack.start(x, y, Noise(0, torch.arange(2)))
+    state = state._replace(targets=y[:, None] + 1, best=x + 0.04, distance=torch.full((2,), 0.04), now=x + 0.02)
+    state = state._replace(stepped=torch.ones(2, dtype=torch.bool))
+    answer = Answer(torch.tensor([[0.0, 1.0], [0.0, torch.nan]]))
+    after = attack.update(state, answer, Noise(0, torch.arange(2)))
+    torch.testing.assert_close(after.distance, torch.tensor([0.02, 0.04]))

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.nets import lively, small_net
+from awnet.attacks import PGD, Engine, TensorExamples
 from awnet.attacks.lean import Convolution, Lean, convolutions_of
 from awnet.models import AWNetConfig, PreActResNetConfig, ResNetConfig, create
+from awnet.threat_model import Linf
 
 
 class Small(nn.Module):
@@ -161,3 +163,35 @@ def test_the_bits_of_a_linear_layer_do_not_depend_on_how_many_rows_it_has(dtype:
         assert few[0].shape == (rows, 480) and few[0].dtype == torch.float32
         assert all(torch.equal(a, b[:rows]) for a, b in zip(few, whole, strict=True)), rows
     torch.testing.assert_close(whole[0], layer(x.to(dtype).float()).detach())
+
+
+class Awkward(nn.Module):
+    """Answers no batch of one, and lays its features out by .view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1:
+            raise ValueError("expected more than one image")
+        features = self.convolution(x).relu()
+        return self.linear(features.view(len(x), -1))
+
+
+@pytest.mark.parametrize("number", [1, 10])
+def test_networks_of_any_manners_are_searched_in_bfloat16(number):
+    torch.manual_seed(0)
+    model, x = Awkward(), torch.rand(number, 3, 8, 8)
+    data = TensorExamples(x, model(x.repeat(2, 1, 1, 1)).argmax(1)[:number], torch.arange(number))
+    engine = Engine(batch_size=8, precision="bfloat16")
+    engine.run(PGD(threat=Linf(0.1), steps=2), model, data, warn=lambda sentence: None)
+
+
+def test_one_image_that_is_answered_with_nan_changes_nobody_s_search():
+    torch.manual_seed(0)
+    model = create(ResNetConfig(depth=10, width=4), classes=5).eval()
+    x = torch.rand(8, 3, 16, 16)
+    whole = convolutions_of(model, x)
+    lost = convolutions_of(model, x.index_fill(0, torch.tensor([3]), torch.nan))
+    assert whole and [id(conv.weight) for conv in whole] == [id(conv.weight) for conv in lost]

@@ -80,6 +80,38 @@ def test_a_search_comes_to_the_same_in_fewer_batches(kinds, threat, settings, pr
     assert turns[0] < turns[1]
 
 
+def test_scouts_wait_until_it_is_known_what_to_aim_at():
+    """Of FAB the first answer tells that, about the image; a scout sent before would ask about a random one near it."""
+    model, data = images()
+    asked: list[list[int]] = []
+    for kind in (FAB, OneByOneFAB):
+        attack, seen = kind(threat=L2(4.0), targets=1, restarts=5, steps=4), []
+        few = TensorExamples(data.x[:6], data.y[:6], data.ids[:6])  # there is room for scouts from the beginning
+        Engine(batch_size=64).run(attack, model, few, watch=seen.append)
+        of = [(sweep.slot_of, sweep.slots.state) for sweep in seen]
+        aims = {
+            (int(i), int(state.targets[row, 0])) for slot_of, state in of for row, i in enumerate(slot_of) if i >= 0
+        }
+        asked.append(sorted(aims))
+    assert asked[0] == asked[1], "no scout has found out by itself what to aim at"
+
+
+def test_a_scout_is_never_made_alone(monkeypatch):
+    """The sum over one large image alone may be split among threads, and so round otherwise."""
+    model, data = images()
+    rows: list[int] = []
+    made = APGD.at_run
+
+    def at_run(self, state, run, noise):
+        rows.append(len(run))
+        return made(self, state, run, noise)
+
+    monkeypatch.setattr(APGD, "at_run", at_run)
+    one = TensorExamples(data.x[:1], data.y[:1], data.ids[:1])
+    Engine(batch_size=2).run(APGD(threat=L1(0.7), **TARGETED), model, one)
+    assert rows and min(rows) == 2
+
+
 @pytest.mark.parametrize("kind", [APGD, FAB])
 def test_it_goes_on_from_anywhere(kind):
     """A killed search has its scouts again, and what they had found."""

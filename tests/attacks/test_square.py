@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.conftest import Trained
 from attacks.nets import lively, small_net
 from awnet.attacks import Engine, Square, TensorExamples
-from awnet.attacks.attack import evaluate
+from awnet.attacks.attack import Answer, evaluate
 from awnet.errors import Mistake
 from awnet.losses import Margin
 from awnet.noise import Noise
@@ -151,3 +151,13 @@ def test_any_number_of_classes(classes: int):
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]):
     with pytest.raises(Mistake, match="Square needs"):
         Square(threat=Linf(0.1), **wrong)
+
+
+def test_an_answer_that_is_no_number_is_no_progress():
+    """The first perturbation is kept whatever is said of it; one that is answered with a number is further."""
+    attack = Square(threat=Linf(0.05), steps=5, stop_on_success=False)
+    x, y, noise = torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, dtype=torch.int64), Noise(0, torch.arange(1))
+    state = attack.start(x, y, noise)
+    for logits in ([1.0, 0.0], [torch.nan, 0.0], [1.0, 0.5]):
+        state = attack.update(state, Answer(torch.tensor([logits])), noise)
+    assert state.margin.tolist() == [-0.5]

@@ -94,3 +94,28 @@ def test_deep_sloth_evens_the_prediction_out():
         before, after = (Unsure()(model.eval()(t), Y) for t in (X, found))
     assert (after > before).all() and (after <= -torch.tensor(5.0).log() + 1e-6).all()
     assert BALL.contains(X, found).all()
+
+
+def taught_by(name: str) -> Attack:
+    return replace(PaperAdaptive(threat=BALL, teacher=name), steps=2)
+
+
+@pytest.mark.parametrize("of", [lambda name: Transfer(attack=PGD(threat=BALL, steps=2), surrogate=name), taught_by])
+def test_the_other_network_is_asked_in_whole_batches(of, monkeypatch: pytest.MonkeyPatch):
+    """Whether it answers smaller ones alike has not been tried."""
+    sizes: list[int] = []
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = lively(create(NET, classes=5, seed=1), X)
+
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return self.net(x)
+
+    name = f"counting_{of.__name__.strip('<>')}"  # a network is read once
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(net=Counting()))
+    attack, model = of(f"{name}:net"), lively(create(NET, classes=5, seed=2), X)
+    Engine(batch_size=8).run(attack, model, TensorExamples(X[:2], Y[:2], torch.arange(2)))
+    assert set(sizes) == {8}

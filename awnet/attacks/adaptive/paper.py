@@ -53,6 +53,11 @@ class PaperAdaptive(Attack):
     alpha: float = 0.5
     tau: float = 1.0
     through_teacher: bool = False
+
+    @property
+    def asks_another(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return bool(self.teacher)
+
     stop_on_success: bool = False
 
     def __post_init__(self) -> None:

@@ -30,7 +30,8 @@ def beside(network: nn.Module | str, role: str, model: nn.Module, x: Tensor, y: 
     check_module(model)
     if not isinstance(network, str):
         check_module(network)
-    images, place = checked(x, y).x[:1], device_of(model, x.device)
+    x, place = checked(x, y).x, device_of(model, x.device)
+    images = x[:1].repeat(2, 1, 1, 1)  # not every network answers a batch of one
     with lent(network) as name:
         other = second_network(name, place)
         if device_of(other, place) != place:
