@@ -361,6 +361,7 @@ def _checked(
     record: Record, subject: Subject, engine: Engine, options: Evaluate, out: Path, progress: Callable[[str], None]
 ) -> Record:
     """The record with what the checks found, on the images that it is of."""
+    from awnet.evaluation.adversarials import read_adversarials
     from awnet.evaluation.remembering import remembering
     from awnet.evaluation.rigour import rigour
 
@@ -373,6 +374,7 @@ def _checked(
             seed=options.seed,
             limit=options.rigour_images,
             record=record,
+            adversarials=read_adversarials(out, record.adversarials) if record.adversarials else None,
             progress=progress,
         )
         record = replace(record, rigour=found)

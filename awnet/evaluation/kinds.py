@@ -1,4 +1,13 @@
-"""What is known of an attack by its name and its settings: how strong it is by design, and whether it knows of a router."""
+"""What is known of an attack by its name and its settings: how strong it is by design, and whether it knows of a router.
+
+The order is that of Carlini et al. (2019, https://arxiv.org/abs/1902.06705, section 5.4): who iterates finds no less than who
+takes one step, who sees the gradient no less than transferred images, Square or RayS, and all no less than noise. Little of it
+is a theorem. Two parts are experience alone, and found otherwise they are a reason to look, not a fault (`USUALLY_WEAKER`):
+transferred images of a network that is unlike this one may do less than noise of the same size; and FAB, which looks for the
+nearest image, may fail in ways of its own and leave the rest of an evaluation sound. One part is not here: that transferred
+images find no less than Square. How much they find says how like the surrogate is, and of a robust network Square mostly finds
+more.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +18,12 @@ from typing import Any
 # What is weaker by design than each kind of attack, going by the first word of its name. Kinds that find different
 # things (cross-entropy and margin, FAB and PGD) are not compared.
 WEAKER = {"noise": set[str](), "square": {"noise"}, "fgsm": {"noise"}}
-WEAKER |= {"transfer": {"noise"}}
-WEAKER |= {kind: {"noise", "fgsm", "square", "transfer"} for kind in ("pgd", "cw")}
-WEAKER |= {"fab": set(), "apgd": WEAKER["pgd"] | {"pgd"}}
-WEAKER |= {"autoattack": WEAKER.keys() - {"autoattack"}}
+WEAKER |= {"transfer": set(), "rays": {"noise"}}
+WEAKER |= {kind: {"noise", "fgsm", "square", "rays", "transfer"} for kind in ("pgd", "cw", "diversified")}
+WEAKER |= {"fab": {"noise"}, "apgd": WEAKER["pgd"] | {"pgd"}}
+WEAKER |= {"autoattack": WEAKER.keys() - {"autoattack", "diversified"}}
+# What mostly is, by experience: see above.
+USUALLY_WEAKER = {"transfer": {"noise"}, "fab": {"fgsm", "square", "rays", "transfer"}}
 FEEBLE = {"noise", "square", "fgsm"}
 ALIASES = {"auto": "autoattack", "aa": "autoattack", "standard": "autoattack"}
 STEERING = {"Steer", "PaperAdaptive"}  # the attacks here that push the decision, as settings name them

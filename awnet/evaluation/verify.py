@@ -274,7 +274,7 @@ def _tied(engine: Engine, model: nn.Module, x: Images, y: Labels) -> Hits:
     """Which images are so near the boundary of their label that rounding decides."""
     device, found = device_of(model), [torch.zeros(0, dtype=torch.bool)]
     with in_float32(model), frozen_for_attack(model), torch.no_grad():
-        for index in torch.arange(len(x)).split(engine.batch_size):
+        for index in torch.arange(len(x)).split(engine.batch_size) if len(x) else ():
             whole = torch.cat([index, index[-1:].expand(engine.batch_size - len(index))])  # some answer no batch of one
             logits, _ = judge(model, x[whole].to(device))
             tied = Margin()(logits, y[whole].to(device)).abs() <= TIE * logits.abs().amax(1)

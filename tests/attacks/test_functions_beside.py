@@ -53,6 +53,23 @@ def other(x: Tensor) -> nn.Module:
     return lively(create(ResNetConfig(depth=10, width=4), classes=5, seed=3), x)
 
 
+class NeverAlone(nn.Module):
+    """Answers no batch of one."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1:
+            raise ValueError("expected more than one image")
+        return self.net(x)
+
+
+def test_networks_that_answer_no_batch_of_one(other, x, y):
+    transfer(NeverAlone(other), x, y, surrogate=NeverAlone(other), eps=0.01)
+
+
 @pytest.fixture
 def saved(other: nn.Module, tmp_path: Path) -> str:
     save_model(tmp_path, other, ResNetConfig(depth=10, width=4), {"classes": list("abcde"), "shape": [3, 8, 8]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,23 +10,41 @@ import pytest
 import torch
 from torch import nn
 
-from awnet.attacks import APGD, FAB, PGD, Engine, Square, Suite, TensorExamples, Transfer, deep_sloth, fgsm
-from awnet.attacks.adaptive import joint
+from awnet.attacks import (
+    APGD,
+    EOT,
+    FAB,
+    PGD,
+    Attack,
+    Diversified,
+    Engine,
+    RayS,
+    Square,
+    Suite,
+    TensorExamples,
+    Transfer,
+    deep_sloth,
+    fgsm,
+)
+from awnet.attacks.adaptive import PaperAdaptive, evasions, joint, router_only, warm
 from awnet.config import to_json
 from awnet.conformance.planted import BALL, Planted, planted_sample
 from awnet.data.dataset import Dataset
 from awnet.errors import Mistake
+from awnet.evaluation.adversarials import read_adversarials
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.finding import Finding
 from awnet.evaluation.metrics import worst_case
 from awnet.evaluation.preflight import Cleared
 from awnet.evaluation.record import Record
 from awnet.evaluation.rigour import CHECKS, Part, Trial, rigour
+from awnet.evaluation.rigour.binarised import DecidingReadout, Features
 from awnet.evaluation.rigour.check import surely_more
 from awnet.evaluation.rigour.doubling import recorded_doubled
 from awnet.evaluation.rigour.seeds import compared
 from awnet.losses import TargetedDLR
 from awnet.models import Knob, create
+from awnet.models.model import Decision
 from awnet.noise import fold, permutation
 from awnet.threat_model import L1, L2, Linf
 from evaluation import misled
@@ -88,6 +107,7 @@ PLANTED: dict[str, tuple[str, Any, str, str]] = {
     "normalised": ("C3", lambda net: Around(net, misled.normalised), "fail", "it expects these pixels"),
     "bytes": ("C3", lambda net: Around(net, misled.of_bytes), "fail", "multiplied by 255"),
     "probabilities": ("C3", lambda net: Around(net, after=lambda z: z.softmax(1)), "warn", "outputs are probabilities"),
+    "a sigmoid": ("C3", lambda net: Around(net, after=lambda z: z.sigmoid()), "warn", "as a sigmoid's do"),
     "never broken": ("C4", lambda net: Around(net, misled.snapped), "fail", "may change everything leaves"),
     "better at large eps": ("C4", misled.Edgy, "fail", "Accuracy rises from eps"),
     "square beats gradients": ("C5", lambda net: Around(net, misled.snapped), "fail", "pgd leaves"),
@@ -106,6 +126,36 @@ def test_a_planted_fault_is_found(name, net, cleared):
     assert finding.status == status and said in finding.meaning, finding
     assert finding.advice and finding.code == code
     assert cleared[code] == "pass", "and the network that it was made of is cleared"
+
+
+class InCompany(misled.Scaled):
+    """A network that raises where it is asked about one image alone, as one that squeezes its logits does."""
+
+    alone = True  # whether it answers all the same
+
+    def signals(self, x):
+        if len(x) == 1 and not self.alone:
+            raise RuntimeError("no batch of one")
+        return super().signals(x)
+
+    def hold(self, x, signals):
+        self.signals(x)
+        return super().hold(x, signals)
+
+    def detect(self, x):
+        return self(x), torch.ones(len(x))
+
+
+@pytest.mark.parametrize("limit", [15, 1])
+def test_nothing_is_asked_about_one_image_alone(limit, net):
+    """Fifteen images in sevens, and a single one: but for C1, which asks on purpose, the checks say what they always say."""
+    model = InCompany(net, misled.common)
+    few = {"engine": Engine(batch_size=7), "steps": 2, "limit": limit}
+    answering = rigour(model, DATA, THREAT, **few)
+    model.alone = False
+    batches, *others = rigour(model, DATA, THREAT, **few)
+    assert others == list(answering[1:])
+    assert batches.status == "warn" and batches.meaning == "The model raises in batches of 1."
 
 
 def test_every_check_has_a_planted_fault():
@@ -159,6 +209,38 @@ def test_transferred_images_may_find_less(net):
     with_it = replace(record, attacks={**record.attacks, "pgd-sat from other": useless})
     assert found(net, "C5", record=with_it, steps=8).status == "pass"
     assert found(net, "C5", record=replace(record, attacks={"pgd-sat": useless}), steps=8).status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("name", "breaks", "status", "said"),
+    [
+        ("pgd-sat from other", True, "warn", "pgd leaves"),  # ours are short, and it is ours that see the gradient
+        ("rays", True, "warn", "apgd leaves"),
+        ("fab", False, "warn", "fab (record) leaves"),  # more than one step does
+        ("diversified", False, "fail", "diversified (record) leaves"),
+        ("square", True, "fail", "pgd leaves"),
+        ("cw", True, "pass", ""),  # stronger than ours are, as it may be
+        ("rays", False, "pass", ""),
+    ],
+)
+def test_the_order_of_the_records_attacks(name, breaks, status, said, net):
+    """One that breaks everything, or nothing, beside our own."""
+    record = judged(net)
+    result = replace(record.attacks["fgsm"], correct=record.clean.correct & (not breaks), settings={"kind": "Else"})
+    beside = {} if breaks else {"pgd": record.attacks["pgd"]}  # so that the record misses nothing
+    finding = found(net, "C5", record=replace(record, attacks={**beside, name: result}), steps=8)
+    order = finding.meaning if "order" in finding.meaning else ""
+    assert (finding.status, bool(order)) == (status, status != "pass") and said in order, finding
+
+
+def test_transferred_images_that_do_less_than_noise_are_no_fault(net):
+    """A network that falls to noise may withstand the images of one that does not."""
+    model = misled.Brittle(net, 0.24)
+    record = judged(model)
+    useless = replace(record.attacks["fgsm"], correct=record.clean.correct, settings={"kind": "Transfer"})
+    finding = found(model, "C5", record=replace(record, attacks={"pgd-sat from other": useless}), steps=8)
+    odd = "pgd-sat from other (record) leaves"
+    assert f"not the usual one: {odd}" in finding.meaning and f"is wrong: {odd}" not in finding.meaning, finding
 
 
 def test_an_attack_that_has_not_converged():
@@ -239,6 +321,92 @@ def test_attacks_of_the_record_are_tried_on_the_binarised_model(net):
     assert finding.figures["random points that succeed, %"] < 5
 
 
+def settings_alone(record: Record, attacks: Mapping[str, Attack | Suite]) -> Record:
+    """A record that these attacks are part of, by their settings alone."""
+    (result, *_) = record.attacks.values()
+    return replace(record, attacks={name: replace(result, settings=to_json(of)) for name, of in attacks.items()})
+
+
+def test_who_is_tried_on_the_binarised_model(net):
+    """Whoever can be asked, and for each other the reason."""
+    lame, one = PGD(threat=THREAT, steps=2, step_size=0.01), PGD(threat=THREAT, steps=1, step_size=1.0)
+    finds: dict[str, Attack] = {
+        "diversified": Diversified(threat=THREAT, steps=10, restarts=4),
+        "rays": RayS(threat=THREAT),
+        "eot": EOT(attack=PGD(threat=THREAT, steps=20), samples=2),
+        "paper": PaperAdaptive(threat=THREAT),
+    }
+    others: dict[str, Attack | Suite] = {
+        "fgsm": one,
+        "eot-fgsm": EOT(attack=one),
+        "sloth": deep_sloth(THREAT),
+        "wide": PGD(threat=Linf(0.2)),
+        "joint": joint(THREAT, "clean"),
+        "taught": PaperAdaptive(threat=THREAT, teacher="gone"),
+        "other": Transfer(attack=APGD(threat=THREAT), surrogate="gone"),
+    }
+    record = settings_alone(judged(net), {**finds, "eot-lame": EOT(attack=lame, samples=2), **others})
+    finding = found(net, "C8", record=record, limit=10)
+    reached = {name.removesuffix(" succeeds, %"): of for name, of in finding.figures.items() if "succeeds" in name}
+    assert reached.keys() == {*finds, "eot-lame"}
+    assert reached.pop("eot-lame") < 50 and min(reached.values()) >= 95, reached
+    reasons = (
+        "fgsm, eot-fgsm (single step), sloth (aims at no class), wide (another ball), joint (steers a decision, of which there "
+        "is none), taught, other (asks a second network)"
+    )
+    assert finding.status == "warn" and reasons in finding.meaning, finding
+
+
+def test_who_steers_is_tried_where_there_is_a_decision():
+    model = Planted("honest")
+    sample = planted_sample(model, 60)
+    x = (255 * sample.x).round().to(torch.uint8)
+    images = Dataset("planted", "test", x, sample.y, torch.arange(60), tuple("abc"))
+    record = evaluate(model, images, {"fgsm": fgsm(BALL)}, threat=BALL, engine=ENGINE, cleared=Cleared(model))
+    finds = {"joint": joint(BALL, "clean"), "router": router_only(BALL, "clean"), "warm": warm(BALL, "adversarial")}
+    lame = replace(joint(BALL, "clean"), reach=0.01, steps=1, then=1, then_size=0.01)
+    record = settings_alone(record, {**finds, "lame": lame, **evasions(BALL, 0.0)})
+    finding = found(model, "C8", images, BALL, record=record)
+    reached = {name.removesuffix(" succeeds, %"): of for name, of in finding.figures.items() if "succeeds" in name}
+    assert reached.keys() == {*finds, "lame"} and "evade-stay (must not be caught)" in finding.meaning
+    assert reached.pop("lame") < 50 and min(reached.values()) >= 95, reached
+
+
+class TwoHeads(Planted):
+    """Two last layers: one is the network's own, the form "clean" has the other, and `decide` a mixture of both."""
+
+    def __init__(self) -> None:
+        super().__init__("honest")
+        self.one, self.two = nn.Linear(36, 3), nn.Linear(36, 3)
+        self.mixes = True
+
+    def forward(self, x):
+        return self.one(x.flatten(1))
+
+    def decide(self, x, seen, form, forced):
+        log_odds, logits = self.router(seen.flatten(1)), self(x)
+        if self.mixes:
+            logits = torch.where(forced[:, None], self.two(x.flatten(1)), logits)
+        return Decision(logits, log_odds)
+
+
+@pytest.mark.parametrize(("mixes", "features"), [(True, 3), (False, 36)])
+def test_a_readout_decides_as_its_model_does(mixes, features):
+    """On what goes into the last layer, where every form and `decide` have it; otherwise on the logits."""
+    model = TwoHeads()
+    model.mixes = mixes
+    x = planted_sample(Planted("honest"), 6).x
+    found = Features(model)
+    found.settle(x)
+    nobody = torch.zeros(6, dtype=torch.bool)
+    assert found(x).shape == (6, features)
+    readout = DecidingReadout(found, torch.randn(6, features), torch.zeros(6), torch.ones(6))
+    decision = readout.decide(x, x, "", nobody)
+    assert torch.equal(decision.logits, readout(x)) and torch.equal(decision.log_odds, model.router(x.flatten(1)))
+    forced = readout.decide(x, x, "clean", ~nobody).logits
+    assert torch.equal(forced, decision.logits) is not mixes and readout.forms == model.forms
+
+
 @pytest.mark.slow
 def test_members_of_suites_are_tried_on_the_binarised_model_and_who_aims_elsewhere_is_not(net):
     lame = PGD(threat=THREAT, steps=2, step_size=0.01)
@@ -258,8 +426,6 @@ def test_members_of_suites_are_tried_on_the_binarised_model_and_who_aims_elsewhe
 
 
 def test_random_models_are_believed_under_expectation(net):
-    from awnet.attacks import EOT
-
     model = Around(net, after=misled.random)
     eot = EOT(attack=PGD(threat=THREAT, steps=1), samples=2)
     record = evaluate(model, DATA, {"eot": eot}, threat=THREAT, engine=ENGINE, limit=10)
@@ -344,6 +510,20 @@ def test_seeds_compared(broken, fell, status, said):
 def test_what_more_effort_surely_moves(count, n, more):
     """More than 0.2 points: P(at least `count` of n), each with a chance of 0.002, under 5 %."""
     assert surely_more(count, n) is more
+
+
+def test_all_that_was_saved_is_measured_again(net, tmp_path):
+    """Also what no sample of the record shows, by the ids of the images, which here are in another order."""
+    record = evaluate(net, DATA, STRONG, threat=THREAT, engine=ENGINE, samples=1, out=tmp_path)
+    saved = read_adversarials(tmp_path, record.adversarials)
+    more = {"record": record, "limit": 4, "data": DATA.subset(torch.arange(60).flip(0))}
+    assert "4 of one step here, 1 of the record" in found(net, "C3", **more).meaning
+    finding = found(net, "C3", adversarials=saved, **more)
+    assert finding.status == "pass" and f"{len(saved)} of the record" in finding.meaning and len(saved) >= 20, finding
+    x_adv = saved.x_adv.clone()
+    x_adv[7, 0, 0, 0] += 0.3 if x_adv[7, 0, 0, 0] < 0.5 else -0.3
+    finding = found(net, "C3", adversarials=replace(saved, x_adv=x_adv), **more)
+    assert finding.status == "fail" and "leave the threat model by" in finding.meaning, finding
 
 
 @pytest.mark.parametrize("eps", [0.031, 8 / 255])

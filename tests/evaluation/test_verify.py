@@ -48,7 +48,7 @@ def rewritten(folder: Path, **tensors: torch.Tensor) -> None:
 def test_an_honest_record_holds(attacks: dict[str, PGD], model: nn.Module, tmp_path: Path):
     record = judged(model, attacks, out=tmp_path)
     if not attacks:
-        with pytest.raises(Mistake, match="without keeping"):
+        with pytest.raises(Mistake, match="is of no attack, so there is nothing to verify"):
             verify(tmp_path, model, DATA)
         return
     found = verify(tmp_path, model, DATA)
@@ -57,6 +57,15 @@ def test_an_honest_record_holds(attacks: dict[str, PGD], model: nn.Module, tmp_p
     of = {check.name: check.of for check in found.checks}
     broken = int((record.clean.correct & ~record.worst).sum())
     assert of["budget"] == of["verdict"] == of["coverage"] == broken > 0 and of["labels"] == len(DATA)
+
+
+def test_a_model_is_never_asked_about_one_image(model: nn.Module, tmp_path: Path):
+    """Some answer no batch of one; the last images of a record may be one."""
+    judged(model, out=tmp_path)
+    asked: list[int] = []
+    with model.register_forward_pre_hook(lambda _, given: asked.append(len(given[0]))):
+        assert verify(tmp_path, model, DATA).holds
+    assert min(asked) > 1
 
 
 def test_a_subset_is_found_again_in_its_split(model: nn.Module, tmp_path: Path):

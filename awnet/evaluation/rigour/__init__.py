@@ -17,6 +17,7 @@ from awnet.attacks.engine import Engine
 from awnet.attacks.frozen import frozen_for_attack
 from awnet.attacks.sweep import Examples, TensorExamples
 from awnet.errors import Mistake
+from awnet.evaluation.adversarials import Adversarials
 from awnet.evaluation.finding import Finding
 from awnet.evaluation.record import Record
 from awnet.evaluation.rigour import (
@@ -66,6 +67,7 @@ def rigour(
     limit: int = 100,
     steps: int = 40,
     record: Record | None = None,
+    adversarials: Adversarials | None = None,
     checks: Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[Finding, ...]:
@@ -81,6 +83,7 @@ def rigour(
         steps: of the checks' own attacks; all checks together ask for about 30 times as many gradients an image, and with a
             record, whose attacks are run anew with more steps and from other seeds, for up to half as many again.
         record: the evaluation whose claims are to be believed, if there is one.
+        adversarials: its images (`read_adversarials`); without them C3 measures the few that the record itself holds.
         checks: their codes; all of them by default.
         progress: told the name of the check that begins.
 
@@ -101,10 +104,12 @@ def rigour(
         model=model,
         examples=TensorExamples(x, y, examples.ids.cpu()[places]),
         threat=threat,
-        engine=replace(engine, batch_size=min(engine.batch_size, len(x))),
+        engine=replace(engine, batch_size=min(engine.batch_size, max(len(x), 2))),  # a lone image twice: see `filled`
         seed=seed,
         steps=steps,
         record=record,
+        whole=examples,
+        saved=adversarials,
     )
     findings: list[Finding] = []
     with frozen_for_attack(model), torch.enable_grad():

@@ -25,7 +25,8 @@ SIZES = (1, 7)
 def independent(trial: Trial) -> Iterator[Part]:
     """Asked twice; alone, in sevens, shuffled."""
     x = trial.x[:MOST]
-    whole = trial.logits(x, len(x))
+    size = max(len(x), 2)
+    whole = trial.logits(x, size)
     if not whole.isfinite().all():
         share = percent(~whole.isfinite().all(1))
         figures = {"images with logits that are no number, %": share}
@@ -36,7 +37,7 @@ def independent(trial: Trial) -> Iterator[Part]:
     def change(other: Tensor) -> float:
         return float((other - whole).abs().max()) / scale
 
-    again = change(trial.logits(x, len(x)))
+    again = change(trial.logits(x, size))
     figures = {"images": float(len(x)), "change when asked again, of the largest logit": again}
     if again > TOLERANCE:
         said = "The model draws random numbers: asked twice, it gives different answers."
@@ -45,9 +46,9 @@ def independent(trial: Trial) -> Iterator[Part]:
         )
         yield Part("warn" if averaged else "fail", said, "" if averaged else EOT, figures)
         return
-    changes = {f"in batches of {size}": _sized(trial, x, size) for size in SIZES}
+    changes = {f"in batches of {few}": _sized(trial, x, few) for few in SIZES}
     order = permutation(trial.seed, len(x))
-    changes["shuffled"] = trial.logits(x[order], len(x))[order.argsort()]
+    changes["shuffled"] = trial.logits(x[order], size)[order.argsort()]
     for where, other in changes.items():
         if other is None:
             yield Part("warn", f"The model raises {where}.", "Attack it in full batches, as the engine does anyway.")
@@ -87,6 +88,6 @@ def _rounded(trial: Trial, x: Images) -> Tensor | None:
     """The classes where layers compute in bfloat16; None where the model cannot."""
     try:
         with torch.autocast(trial.device.type, dtype=torch.bfloat16):
-            return trial.logits(x, len(x)).argmax(1)
+            return trial.logits(x, max(len(x), 2)).argmax(1)
     except (RuntimeError, TypeError):
         return None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from awnet.evaluation.benign import BENIGN
-from awnet.evaluation.rigour.check import Part, Trial, check, percent
+from awnet.evaluation.rigour.check import Part, Trial, check, filled, percent
 from awnet.models.model import judge
 from awnet.types import Images, PerExample
 
@@ -69,4 +69,5 @@ def _alarms(trial: Trial, changed: dict[str, Images]) -> Part:
 
 @torch.no_grad()
 def _p_clean(trial: Trial, x: Images) -> PerExample:
-    return torch.cat([judge(trial.model, part.to(trial.device))[1].cpu() for part in x.split(trial.engine.batch_size)])
+    parts = filled(len(x), trial.engine.batch_size)
+    return torch.cat([judge(trial.model, x[rows].to(trial.device))[1].cpu() for rows in parts])[: len(x)]

@@ -5,27 +5,42 @@ for each image a linear readout is fitted that tells many points inside the ball
 so an attack that works finds it, or another. Where it does not, the features mislead it, and its failures on the model itself
 say nothing. The paper takes 999 points inside and a logistic regression; here 128 and the discriminant of Fisher, between
 whose two sides the threshold lies midway. Images whose readout cannot tell the two apart are left out and counted.
+
+Tried is every attack of the record of which it can be asked; Square and RayS, whose queries are many and cheap, with fewer.
+Those that steer the decision of a model meet that very decision, with the readouts on what it leads to: what exists is no image
+of a frozen form, and each of them ends in the model as it is. Not tried, and named as such, are:
+
+- one step alone, of which nobody expects that it finds what exists;
+- what aims at no class, such as DeepSloth, for which it would be no success;
+- what asks a second network: transferred images, and the paper's adaptive attack with a teacher, which know no readout;
+- what steers, where the model decides nothing: it ends after one look;
+- what must not be caught (evasion): that an image exists does not say that one exists that passes for clean;
+- attacks in another ball than the trial's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import inf
 
 import torch
 from torch import Tensor, nn
 
+from awnet.attacks.adaptive.steer import Steer
 from awnet.attacks.apgd import APGD
-from awnet.attacks.attack import Attack
-from awnet.attacks.fab import FAB
+from awnet.attacks.attack import Attack, advance, fresh
+from awnet.attacks.eot import EOT
 from awnet.attacks.pgd import PGD
+from awnet.attacks.rays import RayS
 from awnet.attacks.square import Square
 from awnet.evaluation.metrics import accuracy
-from awnet.evaluation.rigour.check import Part, Trial, check, percent
-from awnet.evaluation.rigour.recorded import attacks_of, named
-from awnet.losses import CrossEntropy, Margin, Unsure
+from awnet.evaluation.rigour.check import Part, Trial, check, filled, percent
+from awnet.evaluation.rigour.recorded import attacks_of, named, needs_another
+from awnet.losses import CrossEntropy, LogLikelihood, Margin, Unsure
+from awnet.models.model import Deciding, Decision
 from awnet.noise import Noise
-from awnet.types import Images, Logits
+from awnet.types import Hits, Images, Logits
 
 MOST = 32  # images
 INSIDE = 128  # points in the ball of each
@@ -34,7 +49,8 @@ RIDGE = (
     0.3  # of the features' mean variance; far below, readouts follow the luck of the points and stop attacks that work
 )
 REACHED = 95.0  # %, as in the paper
-CHEAP = 1000  # windows of Square, which in the record has five times as many
+CHEAP = 1000  # queries of Square and RayS, which in a record have five and ten times as many
+NAMED = 5  # attacks in a sentence; the figures have all
 
 
 class Features(nn.Module):
@@ -43,10 +59,39 @@ class Features(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        self.readouts = linear
+        self.readouts = [module for module in model.modules() if isinstance(module, nn.Linear)]
 
     def forward(self, x: Images) -> Tensor:
+        return self._before(lambda: self.model(x))
+
+    def decide(self, x: Images, seen: Images, form: str, forced: Hits) -> Decision:
+        """What a model that decides says, with the features in place of the logits; see `Deciding`."""
+        model, said = self.model, list[Decision]()
+        assert isinstance(model, Deciding)
+
+        def logits() -> Logits:
+            said.append(model.decide(x, seen, form, forced))
+            return said[0].logits
+
+        return Decision(self._before(logits), said[0].log_odds)
+
+    def settle(self, x: Images) -> None:
+        """Take the logits for features where a model that decides has others in some of its forms, or in `decide`.
+
+        Two networks, say, each with a last layer of its own, of which a form takes one and the whole a mixture.
+        """
+        model = self.model
+        if not isinstance(model, Deciding) or not self.readouts:
+            return
+        everybody = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        with torch.no_grad():
+            own, same = self(x), self.decide(x, x, "", ~everybody).logits
+            shapes = {self.decide(x, x, form, everybody).logits.shape for form in model.forms}
+        if own.shape != same.shape or shapes - {own.shape} or not torch.allclose(own, same, rtol=1e-3, atol=1e-3):
+            self.readouts = []
+
+    def _before(self, answer: Callable[[], Logits]) -> Tensor:
+        """What went into the last layer on the way to some logits."""
         seen: list[tuple[Tensor, Tensor]] = []
 
         def note(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
@@ -54,7 +99,7 @@ class Features(nn.Module):
 
         hooks = [module.register_forward_hook(note) for module in self.readouts]
         try:
-            logits = self.model(x)
+            logits = answer()
         finally:
             for hook in hooks:
                 hook.remove()
@@ -72,26 +117,48 @@ class Readout(nn.Module):
         scale: what makes the logits of ordinary size, shape (b,).
     """
 
-    def __init__(self, features: nn.Module, w: Tensor, threshold: Tensor, scale: Tensor) -> None:
+    def __init__(self, features: Features, w: Tensor, threshold: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.features, self.w, self.threshold, self.scale = features, w, threshold, scale
 
     def forward(self, x: Images) -> Logits:
-        score = ((self.features(x) * self.w).sum(1) - self.threshold) / self.scale
+        return self.read(self.features(x))
+
+    def read(self, features: Tensor) -> Logits:
+        """Logits of images with these features."""
+        score = ((features * self.w).sum(1) - self.threshold) / self.scale
         return torch.stack([-score, score], dim=1)
+
+
+class DecidingReadout(Readout):
+    """The same on a model that decides, whose decision is as ever; see `Deciding`."""
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The model's."""
+        assert isinstance(self.features.model, Deciding)
+        return tuple(self.features.model.forms)
+
+    def decide(self, x: Images, seen: Images, form: str, forced: Hits) -> Decision:
+        """By the readouts in place of the model's last layer."""
+        features, log_odds = self.features.decide(x, seen, form, forced)
+        return Decision(self.read(features), log_odds)
 
 
 @check("C8", "attacks find what exists")
 def finds(trial: Trial) -> Iterator[Part]:
     """Each attack on the images' readouts, beside random points in the ball."""
-    x = trial.x[:MOST].to(trial.device)
     if trial.threat.eps == 0:
         yield Part("skipped", "At eps 0 there is nothing to find.")
         return
-    noise = Noise(trial.seed, trial.examples.ids[:MOST].to(trial.device)).stream(8)
+    n = min(len(trial.x), MOST)
+    (rows,) = filled(n, max(n, 2))
+    x, ids = trial.x[rows].to(trial.device), trial.examples.ids[rows].to(trial.device)
+    noise = Noise(trial.seed, ids).stream(8)
     fitted, told = _fitted(trial, x, noise)
-    figures = {"images": float(told.sum()), "images left out": float((~told).sum())}
-    if told.double().mean() < 0.5:
+    told[n:] = False
+    figures = {"images": float(told.sum()), "images left out": float(n - told.sum())}
+    if told[:n].double().mean() < 0.5:
         text = "The features hardly tell a point inside the ball from one on its edge: the test cannot be made."
         yield Part(
             "warn",
@@ -100,7 +167,6 @@ def finds(trial: Trial) -> Iterator[Part]:
             figures,
         )
         return
-    y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
     def success(x_adv: Images) -> Tensor:
         with torch.no_grad():
@@ -109,15 +175,18 @@ def finds(trial: Trial) -> Iterator[Part]:
     drawn = trial.threat.project(x + trial.threat.uniform(noise, 999, tuple(x.shape[1:])), x)
     figures["random points that succeed, %"] = percent(success(drawn))
     attacks, left_out = _attacks(trial)
-    found = {name: success(attack(fitted, x, y, seed=trial.seed)) for name, attack in attacks.items()}
+    found = {name: success(_tried(attack, fitted, x, told, trial.seed)) for name, attack in attacks.items()}
     figures |= {f"{name} succeeds, %": percent(hits) for name, hits in found.items()}
     failing = {name: hits for name, hits in found.items() if percent(hits) < REACHED}
-    tried = ", ".join(found) + (f"; not tried: {', '.join(left_out)}" if left_out else "")
+    reasons = [f"{_few(names)} ({reason})" for reason, names in left_out.items()]
+    tried = _few([*found]) + (f"; not tried: {', '.join(reasons)}" if reasons else "")
     if not failing:
         yield Part("pass", f"Adversarial images that exist by construction are found (by {tried}).", "", figures)
         return
-    said = ", ".join(f"{name} {percent(hits):.0f} %" for name, hits in failing.items())
-    text = f"Adversarial images exist by construction, and are not found ({said} of {int(told.sum())} images)."
+    said = _few([f"{name} {percent(hits):.0f} %" for name, hits in failing.items()])
+    text = (
+        f"Adversarial images exist by construction, and are not found ({said} of {int(told.sum())} images; by {tried})."
+    )
     surely = all(100 * accuracy(hits).high < REACHED for hits in found.values())  # and no attack by bad luck
     yield Part("fail" if surely else "warn", text, BLIND, figures)
 
@@ -125,9 +194,28 @@ def finds(trial: Trial) -> Iterator[Part]:
 BLIND = "Do not believe these attacks here; find one that passes this test (other losses, more steps, no gradient)."
 
 
+def _few(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _tried(attack: Attack, fitted: Readout, x: Images, told: Hits, seed: int) -> Images:
+    """What an attack makes of the images whose readouts tell: as by `perturb`, and no longer than one of them still stands."""
+    noise = Noise(seed, torch.arange(len(x), device=x.device))
+    with torch.no_grad():
+        slots = fresh(attack, x, torch.zeros(len(x), dtype=torch.int64, device=x.device), noise)
+        slots = slots._replace(finished=slots.finished | ~told)
+        for _ in range(attack.queries):
+            if slots.finished.all():
+                break
+            slots = advance(attack, fitted, slots, noise)
+    return slots.x_adv
+
+
 def _fitted(trial: Trial, x: Images, noise: Noise) -> tuple[Readout, Tensor]:
     """The readouts, and which of them tell the edge from the inside."""
     threat, shape, features = trial.threat, tuple(x.shape[1:]), Features(trial.model)
+    features.settle(x)
     edge = threat.project(x + threat.eps * threat.ascend(noise.uniform(0, shape) - 0.5), x)
     with torch.no_grad():
         inside = torch.stack(
@@ -152,28 +240,44 @@ def _fitted(trial: Trial, x: Images, noise: Noise) -> tuple[Readout, Tensor]:
     highest = within.amax(1)
     size = (beyond - within.mean(1)).abs().clamp(min=1e-12)
     told = (beyond - highest > 1e-3 * size) & (step.norm(dim=1) > 1e-6 * (1e-12 + centre.norm(dim=1)))
-    return Readout(features, w.float(), ((highest + beyond) / 2).float(), (size / 4).float()), told
+    readout = DecidingReadout if isinstance(trial.model, Deciding) else Readout
+    return readout(features, w.float(), ((highest + beyond) / 2).float(), (size / 4).float()), told
 
 
-def _attacks(trial: Trial) -> tuple[dict[str, Attack], list[str]]:
-    """Attacks of the record, those of a suite by themselves, and the names of those that are not tried.
+def _attacks(trial: Trial) -> tuple[dict[str, Attack], dict[str, list[str]]]:
+    """Attacks of the record, those of a suite by themselves; and the names of those that are not tried, by the reason.
 
-    Not tried is what aims at no class (DeepSloth), at another network, or at a decision, which a readout has not; and one step
-    alone. Square has no more than CHEAP windows. Where nothing is left, our own two are tried.
+    Where nothing is left, our own two are tried.
     """
     found: dict[str, Attack] = {}
-    left_out: list[str] = []
+    left_out: dict[str, list[str]] = {}
     recorded = ((named(result, member), attack) for result, of in attacks_of(trial) for member, attack in of.items())
     for name, attack in recorded:
-        climbs = isinstance(attack, APGD | FAB | Square) or (
-            isinstance(attack, PGD) and not isinstance(attack.loss, Unsure)
-        )
-        if not climbs or attack.queries == 1 or attack.threat != trial.threat:
-            left_out.append(name)
+        if reason := _why_not(trial, attack):
+            left_out.setdefault(reason, []).append(name)
         elif attack not in found.values():
-            found[name] = replace(attack, steps=min(attack.steps, CHEAP)) if isinstance(attack, Square) else attack
+            capped = isinstance(attack, Square | RayS)
+            found[name] = replace(attack, steps=min(attack.steps, CHEAP)) if capped else attack
     own: dict[str, Attack] = {
         "apgd-margin": APGD(threat=trial.threat, loss=Margin(), steps=trial.steps),
         "apgd-ce": APGD(threat=trial.threat, loss=CrossEntropy(), steps=trial.steps),
     }
     return found or own, left_out
+
+
+def _why_not(trial: Trial, attack: Attack) -> str:
+    """The reason for which an attack is not tried; "" where it is."""
+    within = attack.attack if isinstance(attack, EOT) else attack
+    if attack.threat != trial.threat:
+        return "another ball"
+    if needs_another(attack):
+        return "asks a second network"
+    if isinstance(within, APGD | PGD) and isinstance(within.loss, Unsure | LogLikelihood):
+        return "aims at no class"
+    if within.queries == 1:
+        return "single step"
+    if isinstance(attack, Steer) and not isinstance(trial.model, Deciding):
+        return "steers a decision, of which there is none"
+    if isinstance(attack, Steer) and attack.caught > -inf:
+        return "must not be caught"
+    return ""

@@ -26,7 +26,7 @@ from awnet.attacks.attack import Attack
 from awnet.evaluation.kinds import knows_the_router
 from awnet.evaluation.metrics import paired_difference, worst_case
 from awnet.evaluation.modulation import AVERAGED, signals
-from awnet.evaluation.rigour.check import Part, Trial, check, percent
+from awnet.evaluation.rigour.check import Part, Trial, check, filled, percent
 from awnet.evaluation.rigour.forms import Held
 from awnet.models.model import Deciding, Holding
 from awnet.noise import permutation
@@ -106,7 +106,9 @@ def _held(trial: Trial) -> dict[str, Held]:
 
 def _means(trial: Trial, x: Images) -> dict[str, Tensor]:
     """Each filter's mean scale over the images, shape (filters,) for each layer."""
-    return {name: omega.mean(0) for name, omega in signals(trial.model, x, trial.engine.batch_size).items()}
+    size = trial.engine.batch_size
+    found = signals(trial.model, x[torch.cat(filled(len(x), size))], size)
+    return {name: omega[: len(x)].mean(0) for name, omega in found.items()}
 
 
 def _decision(trial: Trial, whole: Hits, rows: Mapping[str, Row]) -> Part:

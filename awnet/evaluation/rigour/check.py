@@ -15,7 +15,8 @@ from awnet.attacks.apgd import APGD
 from awnet.attacks.attack import Attack
 from awnet.attacks.engine import Engine
 from awnet.attacks.pgd import PGD
-from awnet.attacks.sweep import Outcome, TensorExamples
+from awnet.attacks.sweep import Examples, Outcome, TensorExamples
+from awnet.evaluation.adversarials import Adversarials
 from awnet.evaluation.finding import STATUSES, Finding, Status
 from awnet.evaluation.record import Record
 from awnet.evaluation.rigour.forms import Form
@@ -56,6 +57,8 @@ class Trial:
         seed: of all random numbers.
         steps: of the checks' own attacks.
         record: the evaluation that is to be believed; None where there is none yet.
+        whole: the examples of which those are a part; None where nobody said.
+        saved: the adversarial images of the record; None where they are not at hand.
     """
 
     model: nn.Module
@@ -65,6 +68,8 @@ class Trial:
     seed: int
     steps: int
     record: Record | None
+    whole: Examples | None = None
+    saved: Adversarials | None = None
     known: dict[tuple[nn.Module, Attack, int], Outcome] = field(default_factory=dict, repr=False)
 
     @property
@@ -86,6 +91,11 @@ class Trial:
     def clean(self) -> Outcome:
         """What the model says of the images as they are."""
         return self.engine.predict(self.model, self.examples)
+
+    @cached_property
+    def classes(self) -> int:
+        """How many the model tells apart."""
+        return self.logits(self.x[:1]).shape[1]
 
     @cached_property
     def forms(self) -> dict[str, Form]:
@@ -119,9 +129,9 @@ class Trial:
 
     @torch.no_grad()
     def logits(self, x: Images, batch: int | None = None) -> Logits:
-        """The model's, in batches of this size or of the engine's; float32, on the CPU."""
-        parts = x.split(batch or self.engine.batch_size)
-        return torch.cat([self.model(part.clone().to(self.device)).float().cpu() for part in parts])
+        """The model's, in full batches of this size or of the engine's; float32, on the CPU."""
+        parts = filled(len(x), batch or self.engine.batch_size)
+        return torch.cat([self.model(x[rows].to(self.device)).float().cpu() for rows in parts])[: len(x)]
 
     def right(self, x: Images) -> Tensor:
         """Which images are classified correctly, shape (n,)."""
@@ -161,6 +171,15 @@ CHECKS: Registry[Check] = Registry("check")
 def check(code: str, name: str) -> Callable[[Looks], Check]:
     """Decorator of a function that yields at least one part: enters it as a check."""
     return lambda looks: CHECKS.register(code)(Check(code, name, looks))
+
+
+def filled(n: int, size: int) -> list[Tensor]:
+    """Places 0 to n - 1 in batches of one size, the last filled up with the last place, as the engine does.
+
+    A model may raise on a batch of one, as the rest of a set may be, and be sound in full ones. What it says of the batches
+    is cut at n.
+    """
+    return [torch.arange(start, start + size).clamp(max=n - 1) for start in range(0, n, size)]
 
 
 def percent(hits: Tensor) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from awnet.attacks.attack import evaluate
 from awnet.evaluation.metrics import accuracy, paired_difference
-from awnet.evaluation.rigour.check import Part, Trial, check, percent
+from awnet.evaluation.rigour.check import Part, Trial, check, filled, percent
 from awnet.noise import Noise
 
 OFTEN = 10.0  # % of the images from which on a sign counts
@@ -92,7 +92,7 @@ def _followed(trial: Trial) -> Path:
     """PGD, one query after the other."""
     attack = trial.pgd
     parts = []
-    for rows in torch.arange(len(trial.x)).split(trial.engine.batch_size):
+    for rows in filled(len(trial.x), trial.engine.batch_size):
         x, y = (t.to(trial.device) for t in trial.examples.batch(rows))
         noise = Noise(trial.seed, trial.examples.ids[rows].to(trial.device))
         state, steps = attack.start(x, y, noise), []
@@ -106,7 +106,7 @@ def _followed(trial: Trial) -> Path:
             with torch.no_grad():
                 state = attack.update(state, answer, noise)
         parts.append(torch.stack(steps, dim=2))  # (3, b, steps + 1)
-    loss, slope, wrong = torch.cat(parts, dim=1)
+    loss, slope, wrong = torch.cat(parts, dim=1)[:, : len(trial.x)]
     return Path(loss, slope[:, :-1], wrong.bool())
 
 

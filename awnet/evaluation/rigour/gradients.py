@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from awnet.attacks.attack import Gradient, Steering, evaluate
 from awnet.evaluation.kinds import kinds_within
-from awnet.evaluation.rigour.check import Part, Trial, check, percent
+from awnet.evaluation.rigour.check import Part, Trial, check, filled, percent
 from awnet.losses import CrossEntropy, Loss, Margin
 from awnet.models.awnet import AWNet
 from awnet.models.model import Deciding
@@ -51,10 +51,12 @@ def exact(trial: Trial) -> Iterator[Part]:
 def _against_differences(trial: Trial) -> Part:
     """Slopes of a random combination of the logits along random directions of ±1 a pixel."""
     model, dtype = _in_double(trial)
-    step, x = STEP[dtype], trial.x[:MOST].to(trial.device, dtype)
+    n = min(len(trial.x), MOST)
+    (rows,) = filled(n, max(n, 2))
+    step, x = STEP[dtype], trial.x[rows].to(trial.device, dtype)
     x = x * (1 - 4 * step) + 2 * step  # off the edges, where a model may clip
-    noise = Noise(trial.seed, trial.examples.ids[:MOST])
-    mixed = noise.stream(1).normal(0, (trial.logits(trial.x[:1]).shape[1],)).to(x)
+    noise = Noise(trial.seed, trial.examples.ids[rows])
+    mixed = noise.stream(1).normal(0, (trial.classes,)).to(x)
 
     def f(x: Images) -> Tensor:
         return (model(x).to(dtype) * mixed).sum(1)
@@ -68,11 +70,11 @@ def _against_differences(trial: Trial) -> Part:
             d = (noise.uniform(number, tuple(x.shape[1:])) - 0.5).sign().to(x)
             slopes.append((gradient * d).flatten(1).sum(1))
             differences.append((f(x + step * d) - f(x - step * d)) / (2 * step))
-    a, n = torch.stack(slopes, 1), torch.stack(differences, 1)
-    error = (a - n).norm(dim=1) / torch.maximum(a.norm(dim=1), n.norm(dim=1)).clamp(min=NONE)
+    a, b = torch.stack(slopes, 1)[:n], torch.stack(differences, 1)[:n]
+    error = (a - b).norm(dim=1) / torch.maximum(a.norm(dim=1), b.norm(dim=1)).clamp(min=NONE)
     wrong = percent(~(error <= TOLERANCE[dtype]))
     figures = {
-        "images compared": float(len(x)),
+        "images compared": float(n),
         "median error of the gradient, %": 100 * error.median().item(),
         "images with a wrong gradient, %": wrong,
     }
@@ -95,7 +97,7 @@ def _in_double(trial: Trial) -> tuple[Callable[[Images], Tensor], torch.dtype]:
     """The model in float64, or as it is where it holds on to float32."""
     try:
         double = copy.deepcopy(trial.model).double()
-        x = trial.x[:2].double().to(trial.device)
+        x = trial.x[torch.arange(2) % len(trial.x)].double().to(trial.device)
         with torch.no_grad():
             if double(x).dtype == torch.float64:
                 return double, torch.float64
@@ -141,19 +143,20 @@ BLACK_BOX = (
 def _flat(trial: Trial, loss: Loss, of: Tensor) -> Tensor:
     """Which of the images have no slope."""
     found = []
-    for part in of.split(trial.engine.batch_size):
-        x, y = (t.to(trial.device) for t in trial.examples.batch(part))
+    for rows in filled(len(of), trial.engine.batch_size):
+        x, y = (t.to(trial.device) for t in trial.examples.batch(of[rows]))
         gradient = evaluate(trial.model, Gradient(x, lambda logits, y=y: loss(logits, y))).gradient
         assert gradient is not None
         found.append(~(gradient.abs().flatten(1).amax(1) > NONE).cpu())
-    return torch.cat(found)
+    return torch.cat(found)[: len(of)]
 
 
 def _decision(trial: Trial) -> Iterator[Part]:
     """The slope of the router's decision, and whether it is saturated."""
     if isinstance(trial.model, AWNet) and trial.model.router.type_head is None:
         return  # an ablation (Table 3), whose batch norms nobody chooses
-    x, y = trial.x.to(trial.device), trial.examples.y.to(trial.device)
+    (rows,) = filled(n := len(trial.x), max(n, 2))
+    x, y = (t.to(trial.device) for t in trial.examples.batch(rows))
     query = Steering(x, lambda logits: Margin()(logits, y), "", torch.zeros_like(y, dtype=torch.bool), x)
     answer = evaluate(trial.model, query)
     assert answer.log_odds is not None and answer.towards_clean is not None

@@ -35,7 +35,7 @@ def converged(trial: Trial) -> Iterator[Part]:
     else:
         yield Part("pass", "Accuracy falls with eps.", "", figures)
 
-    chance = 1 / trial.logits(trial.x[:1]).shape[1]
+    chance = 1 / trial.classes
     left, half = percent(found[all_of_it]), accuracy(found[all_of_it / 2])
     if left > 0:
         yield Part("fail", f"An attack that may change everything leaves {left:.0f} % of the images right.", MASKED)

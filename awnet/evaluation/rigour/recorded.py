@@ -31,10 +31,15 @@ def shared(trial: Trial) -> Shared:
     record, ids = trial.record, trial.examples.ids
     if record is None or not len(record):
         return Shared(none, none)
-    order = record.ids.argsort(stable=True)
-    place = torch.searchsorted(record.ids[order], ids).clamp(max=len(order) - 1)
-    rows = (record.ids[order][place] == ids).nonzero()[:, 0]
-    return Shared(rows, order[place[rows]])
+    return Shared(*matched(ids, record.ids))
+
+
+def matched(ids: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of these ids are among those, by their places, and where; both of shape (k,)."""
+    order = among.argsort(stable=True)
+    place = torch.searchsorted(among[order], ids).clamp(max=len(order) - 1)
+    rows = (among[order][place] == ids).nonzero()[:, 0]
+    return rows, order[place[rows]]
 
 
 def attacks_of(trial: Trial) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -64,10 +69,10 @@ def strongest(trial: Trial) -> Iterator[tuple[str, Attack, Hits]]:
             broken |= {name: int((members.broken_by == place).sum()) for place, name in enumerate(members.names)}
         for member in sorted(attacks, key=lambda name: -broken[name]):
             attack = attacks[member]
-            if isinstance(attack, Attack) and attack.threat == trial.threat and not _needs_another(attack):
+            if isinstance(attack, Attack) and attack.threat == trial.threat and not needs_another(attack):
                 yield named(result, member), attack, results[result].correct
 
 
-def _needs_another(attack: Attack) -> bool:
+def needs_another(attack: Attack) -> bool:
     """Whether it asks a second network, whose checkpoint may be elsewhere by now."""
     return isinstance(attack, Transfer) or (isinstance(attack, PaperAdaptive) and attack.teacher != "")
