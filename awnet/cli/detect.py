@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from awnet.attacks import Engine
+    from awnet.data import Dataset
+    from awnet.evaluation.preflight import Cleared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +74,18 @@ class Detect:
     """Images at a time."""
     device: str = "cpu"
     """cpu or cuda."""
+    trust_range: bool = False
+    """Attack a network of your own although it is more often right on images in another range than [0, 1]."""
 
 
 def detect(argv: Sequence[str]) -> None:
     """Judge a detector, print its figures and write its record."""
     options = parse(Detect, argv, "awnet detect")
+    _check_together(options)
     subject = subject_of(options)
     if options.detectors:
         side_by_side(options, subject)
         return
-    if options.fit_attack:
-        raise Mistake("--fit-attack says what --detectors are fitted under; name some")
     by_itself(options, subject)
 
 
@@ -89,11 +93,15 @@ def by_itself(options: Detect, subject: Subject) -> None:
     """Judge what a network itself says of its images."""
     from awnet.attacks import ATTACKS
     from awnet.evaluation.detection import RATES, detection
+    from awnet.evaluation.preflight import UNSTEERED
 
     out = _place(options, subject, "detection")
+    images = subject.dataset if options.limit is None else subject.dataset.sample(options.limit, seed=options.seed)
+    # what its detect says is steered here
+    model, remarks = _cleared(options, subject, images, but=UNSTEERED)
     with _engine(options, out) as engine, waiting() as say:
         found = detection(
-            subject.model,
+            model,
             subject.dataset,
             lambda ball: {name: ATTACKS[name](ball) for name in options.attacks},
             threat=subject.threat,
@@ -104,24 +112,25 @@ def by_itself(options: Detect, subject: Subject) -> None:
             shares=options.shares,
             watch=say,
         )
-        found.save(out, _said(options, subject))
+        replace(found, remarks=(*remarks, *found.remarks)).save(out, _said(options, subject))
     for table in _tables(found.figures()):
         Console().print(table)
+    for sentence in found.remarks:
+        print(f"note: {sentence}")
     print(f"record: {out}")
 
 
 def side_by_side(options: Detect, subject: Subject) -> None:
     """Judge detectors that watch a network: against attacks that do not know them, then each against those that do."""
-    from dataclasses import replace
-
     from awnet.attacks import ATTACKS
     from awnet.detection import DETECTORS, Guarded
     from awnet.evaluation.detection import detection
     from awnet.evaluation.detectors import compare, known_of
+    from awnet.evaluation.modulation import with_means
 
     if options.split != "test":
         raise Mistake("detectors know training images and are fitted on validation images; judge them on --split test")
-    model, threat, out = subject.model, subject.threat, _place(options, subject, "detectors")
+    threat, out = subject.threat, _place(options, subject, "detectors")
     chosen = {name: DETECTORS[name] for name in options.detectors}
     attacks = {name: ATTACKS[name](threat) for name in options.attacks}
     sets = {split: images_of(subject, replace(options, split=split)) for split in ("train", "validation", "test")}
@@ -132,7 +141,9 @@ def side_by_side(options: Detect, subject: Subject) -> None:
         sets[split] if options.limit is None else sets[split].sample(options.limit, seed=options.seed)
         for split in ("validation", "test")
     )
-    said = _said(options, subject)
+    model, remarks = _cleared(options, subject, judged)
+    model = with_means(model, subject.dataset)
+    said = {**_said(options, subject), **({"remarks": list(remarks)} if remarks else {})}
     with _engine(options, out) as engine, waiting() as say:
         found = compare(
             model,
@@ -162,10 +173,42 @@ def side_by_side(options: Detect, subject: Subject) -> None:
         }
         found.save(out, {**said, "threat": str(threat)})
         for name, one in aware.items():
+            one = replace(one, remarks=(*remarks, *one.remarks))
             one.save(out / name, {**said, "detector": name, "fitted under": fit_attack})
     for table in _side_by_side(found.figures(), {name: one.figures() for name, one in aware.items()}):
         Console().print(table)
+    for name, one in aware.items():
+        for sentence in one.remarks:
+            print(f"note: {name}: {sentence}")
     print(f"record: {out}")
+
+
+def _check_together(options: Detect) -> None:
+    """Refuse options that would go unheard, and a judgement without attacks."""
+    usual = Detect(checkpoint=options.checkpoint)
+    if not options.attacks:
+        raise Mistake("a detector is judged on attacked images, and --attacks names no attack; name some, such as fgsm")
+    if options.detectors and options.shares != usual.shares:
+        raise Mistake("--shares is for the checkpoint's own decision; leave out --shares or --detectors")
+    if not options.detectors and options.fit_attack:
+        raise Mistake("--fit-attack says what --detectors are fitted under; name some")
+    if not options.detectors and options.references != usual.references:
+        raise Mistake("--references says how many training images --detectors know; name some")
+
+
+def _cleared(options: Detect, subject: Subject, images: Dataset, but: str = "") -> Cleared:
+    """What may be attacked, after a look at a network of a user's own; what is odd about it is printed, `but` for a remark."""
+    from awnet.evaluation.preflight import Cleared, preflight
+
+    if subject.ours:
+        return Cleared(subject.model)
+    with waiting("a look at the model"):
+        # what evades climbs, whatever the attacks do
+        found = preflight(subject.model, images, classes=len(images.classes), trust_range=options.trust_range)
+    remarks = tuple(sentence for sentence in found.remarks if sentence != but)
+    for sentence in remarks:
+        print(f"note: {sentence}", file=sys.stderr)
+    return Cleared(found.model, remarks)
 
 
 def _place(options: Detect, subject: Subject, what: str) -> Path:
@@ -214,7 +257,7 @@ def _side_by_side(figures: dict[str, Any], aware: dict[str, Any]) -> list[Table]
     left.add_row(
         "no detector, worst of the attacks above", *(_percent(worst[eps]) for _ in rates for eps in ("eps", "eps/2"))
     )
-    return [told, left]
+    return [told, left, _under_evasion({name: row["under evasion"] for name, row in aware.items()})]
 
 
 def _tables(figures: dict[str, Any]) -> list[Table]:
@@ -243,7 +286,21 @@ def _tables(figures: dict[str, Any]) -> list[Table]:
     for rate, row in figures["accuracy with rejection"].items():
         evaded.add_row(f"with rejection, {_percent(rate)} false alarms", *map(_percent, row.values()))
     evaded.add_row("without, worst of the attacks above", *map(_percent, figures["worst of the attacks"].values()))
-    return [attacked, *([nearer] if shares else []), benign, evaded]
+    return [attacked, *([nearer] if shares else []), benign, evaded, _under_evasion({"": figures["under evasion"]})]
+
+
+def _under_evasion(rows: Mapping[str, dict[str, dict[str, float]]]) -> Table:
+    """What each detector says of the examples whose class is fooled, each by the image that looks cleanest to it."""
+    rates = [key.removeprefix("noticed at ") for key in next(iter(rows.values()))["eps"] if key.startswith("noticed")]
+    table = Table(
+        "fooled, and as clean as may be", "images", "AUC, at most", *(f"TPR@{_percent(r)}" for r in rates),
+        box=None, header_style="bold",
+    )  # fmt: skip
+    for name, row in rows.items():
+        for radius, said in row.items():
+            figures = (said["AUC, at most"], *(said[f"noticed at {r}"] for r in rates))
+            table.add_row(f"{name}, {radius}".lstrip(", "), str(said["fooled"]), *map(_percent, figures))
+    return table
 
 
 def _percent(share: float | str) -> str:

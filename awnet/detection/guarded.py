@@ -30,4 +30,5 @@ class Guarded(nn.Module):
 
     def decide(self, x: Images, seen: Images, form: str, forced: Hits) -> Decision:
         """Logits of x, and how clean the images `seen` look; see `Deciding`."""
-        return Decision(self(x), self.detector.score(seen))
+        # copies, as a classifier may normalise in place, and x and seen are mostly one tensor
+        return Decision(self(x.clone()), self.detector.score(seen.clone()))

@@ -1,6 +1,7 @@
 """How well a model tells attacked images from clean ones, and what that is worth.
 
-The detector is the model's P(clean), or its log-odds where it offers them, which never saturate. It is judged
+The detector is the log-odds of clean that the model offers (`Deciding`), which never saturate, or its P(clean) as log-odds. It
+is judged
 
 - against each attack, on all attacked images as the paper does (5.3.3), but for those that came back as they were, and on
   those that also fool the class, which alone do harm; also against the radius;
@@ -9,7 +10,10 @@ The detector is the model's P(clean), or its log-odds where it offers them, whic
 - against attackers who fool class and detector at once (`awnet.attacks.adaptive.evade`). "Accuracy with rejection" counts an
   image as withstanding where no attack both fools the class and goes unnoticed. Detecting at eps is about as hard as
   classifying at eps/2 (Tramer, 2022, https://arxiv.org/abs/2107.11630): the robust accuracy at eps/2 stands beside it, and a
-  detector that promises much more than that has not been attacked well enough.
+  detector that promises much more than that has not been attacked well enough;
+- on the images of all of these attacks that fool the class, for each example the one that looks cleanest: how many are noticed,
+  and the AUC. An attack that evades ends once it is past an alarm, so that the AUC is an upper bound, and the rates are what
+  to go by.
 
 An image found at eps/2 lies in the ball of eps too, and one that evades a strict alarm evades a laxer one: a worst case counts
 them all.
@@ -18,8 +22,9 @@ them all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +41,11 @@ from awnet.attacks.suite import Suite
 from awnet.attacks.sweep import TensorExamples
 from awnet.config import to_json
 from awnet.data.dataset import Dataset
-from awnet.detection import Guarded
-from awnet.detection.own_decision import tells
+from awnet.detection.own_decision import deciding
 from awnet.errors import Mistake
 from awnet.evaluation.benign import BENIGN
 from awnet.evaluation.metrics import Accuracy, accuracy, auc, noticed_at, threshold_at, worst_case
+from awnet.evaluation.modulation import with_means
 from awnet.folders import replace_folder
 from awnet.losses import LogLikelihood
 from awnet.models.model import Deciding, device_of, judge
@@ -51,6 +56,10 @@ from awnet.types import Hits, Images, PerExample
 
 RATES = (0.01, 0.05)  # of false alarms
 LOWERED = "lower loss"  # the benign change that knows the network: it makes its prediction surer
+UNFOLLOWED = (
+    "the detector has no gradient with respect to the image, so that nobody who knows it could follow one here: that no "
+    "attack evades it says little"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +90,10 @@ class Detection:
         nearer: each attack at other shares of eps, by the share.
         evaded: for each rate of false alarms, which examples some attack misclassifies unnoticed, at eps or at eps/2.
         evaded_halved: the same at eps/2 alone.
+        cleanest: of each example the score of the image that looks cleanest among those at eps or at eps/2 that fool the class,
+            under any attack; shape (n,), NaN where there is none. None in records that were written without.
+        cleanest_halved: the same at eps/2 alone.
+        remarks: what is odd about the model, a sentence each.
     """
 
     threat: ThreatModel
@@ -91,6 +104,9 @@ class Detection:
     nearer: Mapping[float, Mapping[str, Seen]] = field(default_factory=dict)
     evaded: Mapping[float, Hits]
     evaded_halved: Mapping[float, Hits]
+    cleanest: PerExample | None = None
+    cleanest_halved: PerExample | None = None
+    remarks: tuple[str, ...] = ()
 
     def false_alarms(self, rate: float, benign: str) -> float:
         """The share of a benign change below the threshold that this share of clean images sets off."""
@@ -161,6 +177,7 @@ class Detection:
                 f"{r:g}": {"eps": self.with_rejection(r).value, "eps/2": self.with_rejection(r, halved=True).value}
                 for r in rates
             },
+            **({} if self.cleanest is None else {"under evasion": self._under_evasion(rates)}),
         }
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
@@ -176,7 +193,11 @@ class Detection:
         arrays = {f"{name}/{what}": t for name, seen in sets.items() for what, t in vars(seen).items()}
         arrays |= {f"evaded/{rate:g}": hits for rate, hits in self.evaded.items()}
         arrays |= {f"evaded halved/{rate:g}": hits for rate, hits in self.evaded_halved.items()}
-        said = {"threat": {**to_json(self.threat), "text": str(self.threat)}, **about, "figures": self.figures()}
+        cleanest = {"cleanest": self.cleanest, "cleanest halved": self.cleanest_halved}
+        arrays |= {name: t for name, t in cleanest.items() if t is not None}
+        threat = {**to_json(self.threat), "text": str(self.threat)}
+        remarks = {"remarks": list(self.remarks)} if self.remarks else {}
+        said = {"threat": threat, **about, **remarks, "figures": self.figures()}
 
         def write(place: Path) -> None:
             save_file({name: t.contiguous() for name, t in arrays.items()}, place / "detection.safetensors")
@@ -186,6 +207,19 @@ class Detection:
 
     def _scores(self, seen: Seen, fooled: bool) -> Tensor:
         return seen.score[seen.changed & self.clean.correct & ~seen.correct if fooled else seen.changed]
+
+    def _under_evasion(self, rates: Iterable[float]) -> dict[str, dict[str, float]]:
+        """Of the examples whose class is fooled, each by the image that looks cleanest."""
+        found = {}
+        for radius, cleanest in (("eps", self.cleanest), ("eps/2", self.cleanest_halved)):
+            assert cleanest is not None
+            left = cleanest[self.clean.correct & ~cleanest.isnan()]
+            found[radius] = {
+                "fooled": len(left),
+                "AUC, at most": auc(self.clean.score, left) if len(left) else float("nan"),
+                **{f"noticed at {r:g}": noticed_at(r, self.clean.score, left) for r in rates},
+            }
+        return found
 
 
 def detection(
@@ -204,7 +238,8 @@ def detection(
     """Judge a detector.
 
     Args:
-        model: tells attacked images from clean ones; left as it was.
+        model: tells attacked images from clean ones; left as it was. Where it offers no decision to steer (`Deciding`), what
+            its `detect` says is steered, as log-odds.
         dataset: the examples.
         attacks: for a threat model; asked for eps and for eps/2.
         threat: of the attacks.
@@ -216,15 +251,16 @@ def detection(
         watch: told what begins.
 
     Raises:
-        Mistake: the model does not tell attacked images from clean ones, or a share is none.
+        Mistake: the model does not tell attacked images from clean ones, there are no images, or a share is none.
     """
     if not all(0 < share < 1 for share in shares):
         raise Mistake(f"expected shares of eps between 0 and 1, got {', '.join(f'{share:g}' for share in shares)}")
-    engine = engine or Engine()
+    engine, split = engine or Engine(), dataset
     dataset = dataset if limit is None or limit >= len(dataset) else dataset.sample(limit, seed=seed)
     if len(dataset) == 0:
         raise Mistake(f"there are no {dataset.split} images of {dataset.name} to judge a detector on")
     x, y = dataset.batch(torch.arange(len(dataset)))
+    model = with_means(deciding(model, x), split)
     noise, half = Noise(seed, dataset.ids), replace(threat, eps=threat.eps / 2)
     examples = TensorExamples(x, y, dataset.ids)
 
@@ -234,10 +270,11 @@ def detection(
 
     watch("clean images")
     clean = see(x)
-    if not (isinstance(model, Guarded) or tells(model, x[:1])):
-        raise Mistake(f"a {type(model).__name__} does not tell clean images from attacked ones; AW-Net does")
     watch("benign changes")
-    benign = {name: see(change(x, threat, noise)) for name, change in BENIGN.items()}
+    changed = {name: change(x, threat, noise) for name, change in BENIGN.items()}
+    benign = {name: see(images) for name, images in changed.items()}
+    # on clean images alone a detector may be so sure that float32 knows no slope
+    followed = any(has_slope(model, images, engine.batch_size) for images in (x, *changed.values()))
     lower = PGD(threat=threat, loss=LogLikelihood(), initial="zero")
     benign[LOWERED] = see(engine.run(lower, model, examples, seed=seed).x_adv)
 
@@ -248,30 +285,28 @@ def detection(
             found[name] = see(engine.run(attack, model, examples, seed=seed).x_adv)
         return found
 
-    nobody = torch.zeros_like(clean.correct)
+    alarms = {rate: threshold_at(rate, clean.score) for rate in rates}
 
-    def unnoticed(ball: ThreatModel, by: Mapping[str, Seen], known: Mapping[float, Hits]) -> dict[float, Hits]:
-        found, through = {}, nobody
+    def evade(ball: ThreatModel, by: Iterable[Seen], known: PerExample) -> PerExample:
+        """The scores of the images that fool the class and look cleanest, `known` ones among them; NaN where none fools it."""
+        cleanest = known
+        for seen in by:
+            cleanest = cleanest.fmax(torch.where(seen.correct, nan, seen.score))
         for rate in sorted(rates, reverse=True):  # the strictest alarm first
-            caught = threshold_at(rate, clean.score)
-            through = through | known[rate]
-            for seen in by.values():
-                through |= ~seen.correct & (seen.score >= caught)
-            if isinstance(model, Deciding):
-                for name, attack in evasions(ball, caught).items():
-                    rest = (clean.correct & ~through).nonzero()[:, 0]
-                    watch(f"{name} at {ball}, {rate:.0%} false alarms, {len(rest)} images left")
-                    if len(rest):
-                        part = TensorExamples(x[rest], y[rest], dataset.ids[rest])
-                        score, prediction = scores(
-                            model, engine.run(attack, model, part, seed=seed).x_adv, engine.batch_size
-                        )
-                        through[rest] = (prediction != y[rest]) & (score >= caught)
-            found[rate] = through
-        return found
+            for name, attack in evasions(ball, alarms[rate]).items():
+                rest = (clean.correct & ~(cleanest >= alarms[rate])).nonzero()[:, 0]
+                watch(f"{name} at {ball}, {rate:.0%} false alarms, {len(rest)} images left")
+                if len(rest):
+                    part = TensorExamples(x[rest], y[rest], dataset.ids[rest])
+                    x_adv = engine.run(attack, model, part, seed=seed).x_adv
+                    score, prediction = scores(model, x_adv, engine.batch_size)
+                    found = torch.where(prediction == y[rest], nan, score)
+                    cleanest = cleanest.index_copy(0, rest, cleanest[rest].fmax(found))
+        return cleanest
 
     attacked, halved = under(threat), under(half)
-    evaded_halved = unnoticed(half, halved, dict.fromkeys(rates, nobody))
+    cleanest_halved = evade(half, halved.values(), torch.full_like(clean.score, nan))
+    cleanest = evade(threat, attacked.values(), cleanest_halved)
     return Detection(
         threat=threat,
         clean=clean,
@@ -279,9 +314,30 @@ def detection(
         attacked=attacked,
         halved=halved,
         nearer={share: under(replace(threat, eps=share * threat.eps)) for share in shares if share != 0.5},
-        evaded=unnoticed(threat, attacked, evaded_halved),
-        evaded_halved=evaded_halved,
+        evaded={rate: cleanest >= alarm for rate, alarm in alarms.items()},
+        evaded_halved={rate: cleanest_halved >= alarm for rate, alarm in alarms.items()},
+        cleanest=cleanest,
+        cleanest_halved=cleanest_halved,
+        remarks=() if followed else (UNFOLLOWED,),
     )
+
+
+def has_slope(model: nn.Module, x: Images, batch_size: int) -> bool:
+    """Whether the log-odds of clean of a model that decides depend on some of these images by more than a step."""
+    assert isinstance(model, Deciding)
+    device = device_of(model, x.device)
+    with frozen_for_attack(model), torch.enable_grad():
+        for part in x.to(device).split(batch_size):
+            at = _no_batch_of_one(part).clone().requires_grad_()
+            odds = model.decide(
+                at.clone(), at.clone(), "", torch.zeros(len(at), dtype=torch.bool, device=device)
+            ).log_odds
+            if not odds.requires_grad:
+                return False
+            (gradient,) = torch.autograd.grad(odds.sum(), at, allow_unused=True)
+            if gradient is not None and bool((gradient.isfinite() & (gradient != 0)).any()):
+                return True
+    return False
 
 
 @torch.no_grad()
@@ -294,10 +350,16 @@ def scores(model: nn.Module, x: Images, batch_size: int) -> tuple[PerExample, Te
     found = []
     with frozen_for_attack(model):
         for part in x.to(device).split(batch_size):
+            asked = _no_batch_of_one(part).clone()  # a model may normalise in place
             if isinstance(model, Deciding):
-                nobody = torch.zeros(len(part), dtype=torch.bool, device=device)
-                logits, score = model.decide(part, part, "", nobody)
+                nobody = torch.zeros(len(asked), dtype=torch.bool, device=device)
+                logits, score = model.decide(asked, asked, "", nobody)
             else:
-                logits, score = judge(model, part)
-            found.append((score.cpu(), logits.argmax(1).cpu()))
+                logits, score = judge(model, asked)
+            found.append((score[: len(part)].cpu(), logits[: len(part)].argmax(1).cpu()))
     return torch.cat([score for score, _ in found]), torch.cat([prediction for _, prediction in found])
+
+
+def _no_batch_of_one(x: Tensor) -> Tensor:
+    """A single image twice, as the engine asks it: many a model fails on one."""
+    return x.expand(2, -1, -1, -1) if len(x) == 1 else x

@@ -30,6 +30,7 @@ from awnet.detection import Detector, DetectorConfig, Guarded, Known
 from awnet.errors import Mistake
 from awnet.evaluation.detection import RATES, scores
 from awnet.evaluation.metrics import auc, noticed_at
+from awnet.evaluation.modulation import with_means
 from awnet.folders import replace_folder
 from awnet.models.model import device_of
 from awnet.provenance import provenance
@@ -169,7 +170,7 @@ def compare(
     Raises:
         Mistake: `fit_attack` is not among the attacks, no image is classified correctly, or a detector cannot be fitted.
     """
-    engine = engine or Engine()
+    engine, model = engine or Engine(), with_means(model, test)
     if fit_attack is not None and fit_attack not in attacks:
         raise Mistake(f"detectors cannot be fitted under {fit_attack!r}, which is not among {', '.join(attacks)}")
     fitted: dict[str, dict[str, Detector]] = {}

@@ -41,6 +41,7 @@ from awnet.detection.lid import dimension
 from awnet.detection.lng import GraphReader, apart
 from awnet.detection.mahalanobis import ClassMeans
 from awnet.detection.nnif import ranks
+from awnet.detection.own_decision import OwnDecisionDetector, deciding, tells
 from awnet.detection.regression import Regression
 from awnet.errors import Mistake
 from awnet.evaluation import auc
@@ -394,3 +395,71 @@ def test_detectors_tell_what_is_easily_told(config: DetectorConfig, least: float
     detector = config.fit(model, Known(x[:300], y[:300], clean, attacked))
     with torch.no_grad(), frozen_for_attack(detector):
         assert auc(detector.score(test), detector.score(test_attacked)) > least
+
+
+class Says(nn.Module):
+    """P(clean) is a function of the first pixel."""
+
+    def __init__(self, told):
+        super().__init__()
+        self.told = told
+
+    def detect(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self(x), self.told(x[:, 0, 0, 0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :2]
+
+
+def test_the_log_odds_of_a_plain_detector_are_finite_and_have_its_slope():
+    x = torch.zeros(5, 1, 2, 2)
+    x[:, 0, 0, 0] = torch.tensor([-40.0, -20.0, 0.5, 3.0, 200.0])
+    x.requires_grad_()
+    score = OwnDecisionDetector(Says(torch.sigmoid)).score(x)
+    torch.testing.assert_close(score[:4], x[:4, 0, 0, 0], atol=1e-4, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(score[:4].sum(), x)
+    torch.testing.assert_close(gradient[:4, 0, 0, 0], torch.ones(4), atol=1e-3, rtol=0)
+    assert 16 < score[4] < 17 and gradient.isfinite().all()
+
+    sure = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).requires_grad_()
+    score = OwnDecisionDetector(Says(lambda p: p)).score(sure)
+    (gradient,) = torch.autograd.grad(score.sum(), sure)
+    assert score[0] < -60 and score[1] > 16 and gradient.isfinite().all() and (gradient > 0).all()
+
+
+def test_what_is_no_probability_of_clean_is_refused():
+    x = torch.linspace(0, 1, 12).view(3, 1, 2, 2)
+
+    def fails(p: Tensor) -> Tensor:
+        raise RuntimeError("boom")
+
+    def not_alone(p: Tensor) -> Tensor:
+        return p if len(p) > 1 else fails(p)
+
+    for told, sentence in [
+        (lambda p: 3 * p, "from 0 to 2.182, expected probabilities"),
+        (lambda p: p - 1, "return the sigmoid"),
+        (lambda p: p[:, None], r"shape \(8, 1\) for 8 images"),
+        (fails, "detect raises RuntimeError on images of shape .*boom"),
+        (lambda p: p + torch.nan, "does not tell clean images"),
+    ]:
+        with pytest.raises(Mistake, match=sentence):
+            deciding(Says(told), x)
+    assert tells(Says(not_alone), x[:1]) and isinstance(deciding(Says(not_alone), x[:1]), Guarded)
+
+
+def test_a_classifier_that_normalises_in_place_is_watched_as_it_is():
+    class Normalises(Says):
+        def detect(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            x.sub_(0.5).div_(0.5)
+            return x.flatten(1)[:, :2], x[:, 0, 0, 0].sigmoid()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.detect(x)[0]
+
+    x = torch.rand(4, 1, 2, 2)
+    given, nobody = x.clone(), torch.zeros(4, dtype=torch.bool)
+    said = Guarded(OwnDecisionDetector(Normalises(torch.sigmoid))).decide(x, x, "", nobody)
+    assert torch.equal(x, given)
+    torch.testing.assert_close(said.log_odds, 2 * x[:, 0, 0, 0] - 1, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(said.logits, 2 * x.flatten(1)[:, :2] - 1)

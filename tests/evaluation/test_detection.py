@@ -21,10 +21,14 @@ from awnet.attacks.adaptive.steer import Steer
 from awnet.config import from_json
 from awnet.conformance.planted import Planted, planted_sample
 from awnet.data import Dataset
+from awnet.detection import MaxSoftmax
+from awnet.detection.own_decision import deciding
 from awnet.errors import Mistake
 from awnet.evaluation.benign import BENIGN
-from awnet.evaluation.detection import LOWERED, Detection, Seen, detection, scores
+from awnet.evaluation.detection import LOWERED, UNFOLLOWED, Detection, Seen, detection, has_slope, scores
+from awnet.evaluation.detectors import compare
 from awnet.models import MODELS, AWNetConfig, ResNetConfig, create
+from awnet.models.model import Deciding
 from awnet.noise import Noise
 from awnet.threat_model import L1, L2, Linf, ThreatModel
 
@@ -79,6 +83,8 @@ def stored(folder: Path) -> Detection:
         nearer={float(share): sets(f"nearer/{share}") for share in shares},
         evaded=hits("evaded/"),
         evaded_halved=hits("evaded halved/"),
+        cleanest=arrays.get("cleanest"),
+        cleanest_halved=arrays.get("cleanest halved"),
     )
 
 
@@ -95,6 +101,24 @@ def test_figures_by_hand(tmp_path: Path):
     found.save(tmp_path / "record", {})
     assert json.loads((tmp_path / "record" / "detection.json").read_text())["figures"] == found.figures()
     assert stored(tmp_path / "record").figures() == found.figures()
+
+
+def test_what_looks_cleanest_of_all_that_fools_the_class_by_hand(tmp_path: Path):
+    none = float("nan")
+    found = replace(
+        by_hand(),
+        cleanest=torch.tensor([2.5, none, 1.5, 9.0]),  # the last one was wrong before the attack
+        cleanest_halved=torch.tensor([none, none, none, 9.0]),
+        remarks=("so it is",),
+    )
+    figures = found.figures()["under evasion"]
+    assert figures["eps"] == {"fooled": 2, "AUC, at most": pytest.approx((2 + 3) / 8), "noticed at 0.25": 0.5}
+    assert figures["eps/2"]["fooled"] == 0 and isnan(figures["eps/2"]["AUC, at most"])
+    assert "under evasion" not in by_hand().figures(), "records written without are read as they are"
+    found.save(tmp_path / "record", {})
+    said = json.loads((tmp_path / "record" / "detection.json").read_text())
+    assert said["remarks"] == ["so it is"] and said["figures"]["under evasion"]["eps"] == figures["eps"]
+    assert stored(tmp_path / "record").figures()["under evasion"]["eps"] == figures["eps"]
 
 
 def test_other_radii_stand_beside_the_two_and_count_in_no_worst_case():
@@ -180,6 +204,100 @@ def digits(n: int) -> Dataset:
     x = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     y, ids = torch.arange(n) % 5, torch.arange(n)
     return Dataset(name="made", split="test", images=x, labels=y, ids=ids, classes=tuple("abcde"))
+
+
+class Watches(nn.Module):
+    """A class by one pixel; an image is clean where another pixel is as bright, of which it is too sure for most of float32."""
+
+    def detect(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        height = x[:, 0, 0, 0] - 0.5
+        return torch.stack([-height, height], dim=1), (300 * (x[:, 0, 0, 1] - x[:, 0, 0, 0])).sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.detect(x)[0]
+
+
+class Single(Watches):
+    """Answers no image by itself."""
+
+    def detect(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if len(x) == 1:
+            raise RuntimeError("expected more than 1 value per channel")
+        return super().detect(x)
+
+
+def near_the_boundary() -> Dataset:
+    images = torch.full((5, 3, 8, 8), 64, dtype=torch.uint8)
+    images[:, 0, 0, 0] = images[:, 0, 0, 1] = torch.tensor([60, 112, 116, 120, 124])  # of 255; one too far
+    return Dataset("made", "test", images, torch.zeros(5, dtype=torch.int64), torch.arange(5), tuple("ab"))
+
+
+def short(threat: ThreatModel, caught: float) -> Mapping[str, Steer]:
+    return {"evade-sum": replace(evasions(threat, caught)["evade-sum"], steps=10, then=10, targets=1)}
+
+
+@pytest.mark.parametrize("model", [Watches(), Single()], ids=["plain", "no batch of one"])
+def test_a_plain_detector_is_evaded_by_who_knows_it(model: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(awnet.evaluation.detection, "evasions", short)
+    attacks = {"fgsm": fgsm(BALL)}
+    found = detection(
+        model, near_the_boundary(), lambda ball: attacks, threat=BALL, rates=(0.05,), engine=Engine(batch_size=4)
+    )
+    assert found.noticed(0.05, "fgsm", fooled=True) == 1.0, "who does not know it is noticed"
+    assert found.evaded[0.05].tolist() == [False, True, True, True, True]
+    assert found.with_rejection(0.05).value == 0.2 and found.remarks == ()
+    figures = found.figures()["under evasion"]["eps"]
+    assert figures["fooled"] == 4 and figures["noticed at 0.05"] == 0.0 and figures["AUC, at most"] < 1
+    assert found.cleanest is not None and found.cleanest.isnan().tolist() == [True, False, False, False, False]
+
+
+def test_who_fools_the_class_and_is_noticed_by_all_alarms_counts_in_what_is_said_of_evasion(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The attack that evades finds nothing here, so that what is left is what the others found."""
+    monkeypatch.setattr(awnet.evaluation.detection, "evasions", lambda threat, caught: {})
+    found = detection(Watches(), near_the_boundary(), lambda ball: {"a": fgsm(ball)}, threat=BALL, rates=(0.05,))
+    figures = found.figures()["under evasion"]
+    assert figures["eps"] == {"fooled": 4, "AUC, at most": 1.0, "noticed at 0.05": 1.0}
+    assert figures["eps/2"]["fooled"] == 3
+    assert found.cleanest is not None and found.cleanest_halved is not None
+    both = ~found.cleanest_halved.isnan()
+    assert (found.cleanest >= found.cleanest_halved)[both].all(), "an image at eps/2 lies in the ball of eps too"
+
+
+def test_it_is_said_where_nobody_could_follow_a_gradient(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(awnet.evaluation.detection, "evasions", short)
+    found = detection(Notices(), near_the_boundary(), lambda ball: {}, threat=BALL, rates=(0.05,))
+    assert found.remarks == (UNFOLLOWED,)
+    x, _ = near_the_boundary().batch(torch.arange(5))
+    assert has_slope(deciding(Watches(), x), x, 4) and not has_slope(deciding(Notices(), x), x, 4)
+    assert has_slope(Planted("honest"), planted_sample(Planted("honest"), 4).x, 4)
+
+
+def test_the_form_at_the_mean_of_the_signals_is_of_the_whole_split(monkeypatch: pytest.MonkeyPatch):
+    def with_means(model: nn.Module, clean: Dataset) -> nn.Module:
+        averaged_over.append(len(clean))
+        return original(model, clean)
+
+    class Looks(Engine):
+        def run(self, attack, model, examples, **more):
+            forms.append(model.forms)
+            return super().run(attack, model, examples, **more)
+
+    averaged_over, forms, original = [], [], awnet.evaluation.detection.with_means
+    monkeypatch.setattr(awnet.evaluation.detection, "with_means", with_means)
+    monkeypatch.setattr(awnet.evaluation.detection, "evasions", lambda threat, caught: {})
+    small = replace(AWNetConfig().narrow(), base=ResNetConfig(depth=10, width=4))
+    model = lively(create(small, classes=5), torch.rand(4, 3, 8, 8))
+    detection(model, digits(12), lambda ball: {"a": fgsm(ball)}, threat=BALL, engine=Looks(batch_size=6), limit=6)
+    assert averaged_over == [12] and forms and all("averaged" in of for of in forms)
+    assert isinstance(model, Deciding) and "averaged" not in model.forms
+
+    forms.clear()
+    few, engine = digits(12), Looks(batch_size=6)
+    detectors, attacks = {"max-softmax": MaxSoftmax()}, {"a": fgsm(BALL)}
+    compare(model, detectors, attacks, train=few, validation=few, test=few, engine=engine)
+    assert len(forms) == 2 and all("averaged" in of for of in forms), "side by side too"
 
 
 def test_a_network_that_routes_is_judged_and_left_as_it_was():
