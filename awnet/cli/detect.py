@@ -91,9 +91,10 @@ def detect(argv: Sequence[str]) -> None:
 
 def by_itself(options: Detect, subject: Subject) -> None:
     """Judge what a network itself says of its images."""
-    from awnet.attacks import ATTACKS
+    from awnet.attacks.adaptive.suite import named
     from awnet.evaluation.detection import RATES, detection
     from awnet.evaluation.preflight import UNSTEERED
+    from awnet.models.model import forms_of
 
     out = _place(options, subject, "detection")
     images = subject.dataset if options.limit is None else subject.dataset.sample(options.limit, seed=options.seed)
@@ -103,7 +104,7 @@ def by_itself(options: Detect, subject: Subject) -> None:
         found = detection(
             model,
             subject.dataset,
-            lambda ball: {name: ATTACKS[name](ball) for name in options.attacks},
+            lambda ball: named(options.attacks, ball, forms_of(model)),
             threat=subject.threat,
             engine=engine,
             seed=options.seed,
@@ -122,17 +123,18 @@ def by_itself(options: Detect, subject: Subject) -> None:
 
 def side_by_side(options: Detect, subject: Subject) -> None:
     """Judge detectors that watch a network: against attacks that do not know them, then each against those that do."""
-    from awnet.attacks import ATTACKS
+    from awnet.attacks.adaptive.suite import named
     from awnet.detection import DETECTORS, Guarded
     from awnet.evaluation.detection import detection
     from awnet.evaluation.detectors import compare, known_of
     from awnet.evaluation.modulation import with_means
+    from awnet.models.model import forms_of
 
     if options.split != "test":
         raise Mistake("detectors know training images and are fitted on validation images; judge them on --split test")
     threat, out = subject.threat, _place(options, subject, "detectors")
     chosen = {name: DETECTORS[name] for name in options.detectors}
-    attacks = {name: ATTACKS[name](threat) for name in options.attacks}
+    attacks = named(options.attacks, threat, forms_of(subject.model))
     sets = {split: images_of(subject, replace(options, split=split)) for split in ("train", "validation", "test")}
     if not len(sets["validation"]):
         raise Mistake("detectors are fitted on validation images, and this run kept none")
@@ -163,7 +165,7 @@ def side_by_side(options: Detect, subject: Subject) -> None:
             name: detection(
                 Guarded(config.fit(model, learned)),
                 judged,
-                lambda ball: {name: ATTACKS[name](ball) for name in options.attacks},
+                lambda ball: named(options.attacks, ball, ()),  # who is watched offers no forms
                 threat=threat,
                 engine=engine,
                 seed=options.seed,

@@ -209,17 +209,15 @@ def _check_together(options: Evaluate) -> None:
 
 def _attacks(options: Evaluate, subject: Subject, *, quiet: bool) -> dict[str, Attack | Suite]:
     """Those that are asked for; within a budget the ladder, which ends with the adaptive ones where there is a decision."""
-    from awnet.attacks import ATTACKS, adaptive_suite, transferred
-    from awnet.attacks.adaptive import adaptive_twice, taught
+    from awnet.attacks import adaptive_suite, transferred
+    from awnet.attacks.adaptive import taught
+    from awnet.attacks.adaptive.suite import named as named_attacks
     from awnet.evaluation.anytime import ladder
     from awnet.evaluation.protocol import attacks_of
     from awnet.models.model import forms_of
 
     threat, forms = subject.threat, forms_of(subject.model)
-    knowing = {"adaptive": adaptive_suite, "adaptive-twice": adaptive_twice}
-    attacks = {
-        name: knowing[name](threat, forms) if name in knowing else ATTACKS[name](threat) for name in options.attacks
-    }
+    attacks = named_attacks(options.attacks, threat, forms)
     if options.protocol:
         attacks = attacks_of(options.protocol, threat)
     for surrogate in options.surrogates:

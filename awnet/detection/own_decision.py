@@ -20,11 +20,8 @@ from awnet.models.model import Deciding, Detecting, device_of
 from awnet.types import Images, PerExample
 
 FEW = 8  # images, as some models answer no batch of one
-LEAST, MOST = (
-    1e-30,
-    1 - 2**-24,
-)  # of P(clean): log-odds of -69 and 17, of which float32 can tell the slope; MOST is the last below 1
-
+LEAST = 1e-30  # of P(clean): log-odds of -69, of which float32 can tell the slope
+MOST = 1 - 2**-24  # the largest number below 1: log-odds of 17
 ROUNDING = 1e-6  # by which a softmax may leave [0, 1]
 
 

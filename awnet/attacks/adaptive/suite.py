@@ -16,13 +16,14 @@ steps and twice the runs, on who still stands. What those find is by how far the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from awnet.attacks.adaptive.constrained import orthogonal, selective, stay
 from awnet.attacks.adaptive.joint import joint
 from awnet.attacks.adaptive.parts import expert_only, router_only
 from awnet.attacks.adaptive.warm_start import small, warm
 from awnet.attacks.apgd import APGD
+from awnet.attacks.attack import Attack
 from awnet.attacks.diversified import Diversified
 from awnet.attacks.effort import more
 from awnet.attacks.registry import ATTACKS
@@ -80,6 +81,16 @@ def adaptive_twice(threat: ThreatModel, forms: Sequence[str] = ()) -> Suite:
     """The adaptive suite, and then the same with twice the steps and twice the runs."""
     suite = adaptive_suite(threat, forms)
     return Suite(members=(*suite.members, *doubled(suite).members))
+
+
+def named(names: Iterable[str], threat: ThreatModel, forms: Sequence[str]) -> dict[str, Attack | Suite]:
+    """Attacks by their names in `ATTACKS`, for a model that offers these frozen forms.
+
+    Raises:
+        Mistake: there is no attack of such a name.
+    """
+    suites = {"adaptive": adaptive_suite, "adaptive-twice": adaptive_twice}
+    return {name: suites[name](threat, forms) if name in suites else ATTACKS[name](threat) for name in names}
 
 
 ATTACKS.register("adaptive")(adaptive_suite)  # a plain call: the decorator would widen its type
