@@ -53,11 +53,6 @@ class PaperAdaptive(Attack):
     alpha: float = 0.5
     tau: float = 1.0
     through_teacher: bool = False
-
-    @property
-    def asks_another(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return bool(self.teacher)
-
     stop_on_success: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +62,10 @@ class PaperAdaptive(Attack):
                 f"{self.type_weight:g}, {self.alpha:g} and {self.tau:g}"
             )
         assert self._pgd  # which checks the steps
+
+    @property
+    def asks_another(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return bool(self.teacher)
 
     @property
     def queries(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

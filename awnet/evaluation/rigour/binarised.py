@@ -36,7 +36,7 @@ from awnet.attacks.rays import RayS
 from awnet.attacks.square import Square
 from awnet.evaluation.metrics import accuracy
 from awnet.evaluation.rigour.check import Part, Trial, check, filled, percent
-from awnet.evaluation.rigour.recorded import attacks_of, named, needs_another
+from awnet.evaluation.rigour.recorded import attacks_of, named
 from awnet.losses import CrossEntropy, LogLikelihood, Margin, Unsure
 from awnet.models.model import Deciding, Decision
 from awnet.noise import Noise
@@ -270,7 +270,7 @@ def _why_not(trial: Trial, attack: Attack) -> str:
     within = attack.attack if isinstance(attack, EOT) else attack
     if attack.threat != trial.threat:
         return "another ball"
-    if needs_another(attack):
+    if attack.asks_another:
         return "asks a second network"
     if isinstance(within, APGD | PGD) and isinstance(within.loss, Unsure | LogLikelihood):
         return "aims at no class"

@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from awnet.attacks.adaptive.paper import PaperAdaptive
 from awnet.attacks.attack import Attack
 from awnet.attacks.suite import Suite
-from awnet.attacks.transfer import Transfer
 from awnet.config import from_json
 from awnet.errors import Mistake
 from awnet.evaluation.rigour.check import Trial
@@ -69,10 +67,5 @@ def strongest(trial: Trial) -> Iterator[tuple[str, Attack, Hits]]:
             broken |= {name: int((members.broken_by == place).sum()) for place, name in enumerate(members.names)}
         for member in sorted(attacks, key=lambda name: -broken[name]):
             attack = attacks[member]
-            if isinstance(attack, Attack) and attack.threat == trial.threat and not needs_another(attack):
+            if isinstance(attack, Attack) and attack.threat == trial.threat and not attack.asks_another:
                 yield named(result, member), attack, results[result].correct
-
-
-def needs_another(attack: Attack) -> bool:
-    """Whether it asks a second network, whose checkpoint may be elsewhere by now."""
-    return isinstance(attack, Transfer) or (isinstance(attack, PaperAdaptive) and attack.teacher != "")
