@@ -15,7 +15,8 @@ side (`awnet/attacks/scouts.py`).
 In bfloat16 a search sees the network as `awnet/attacks/lean.py` tells. A success counts once the model itself, in float32,
 has confirmed it; and since that cannot show a success that was missed, FAB, and the last quarter of each run of APGD, are in
 float32. Examples at such a step and examples at others wait for each other in a pool of two batches, so that each evaluation
-is of one precision and full.
+is of one precision and full. Whom all that leaves standing by a hair (`NEAR` in `awnet/attacks/sweep.py`) meets APGD, and what
+else takes its last steps in float32, a second time, with the same random numbers, all of it in float32.
 
 With `compile` a search sees the network through `awnet/attacks/compiled.py`, where it compiles; confirmations and verdicts are
 the model's own.
@@ -106,6 +107,7 @@ class Engine:
         nothing, no = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool)
         return Sweep(
             member=torch.tensor(member),
+            again=torch.tensor(False),
             slots=slots,
             slot_of=nobody,
             scouts=Scouts.none(len(nobody)),
@@ -113,6 +115,7 @@ class Engine:
             left=no,
             fallen=no.clone(),
             x_adv=torch.zeros(n, *slots.x.shape[1:]),
+            most=nothing + searches[member].attack.queries,
             passes=nothing[:, None].repeat(1, len(searches)),
             backwards=nothing[:, None].repeat(1, len(searches)),
             confirmations=nothing[:, None].repeat(1, len(searches)),
@@ -120,7 +123,7 @@ class Engine:
             p_clean=torch.zeros(n),
             correct=~no,
             lost=no.clone(),
-            margin=torch.zeros(n),
+            margin=torch.full((n,), -torch.inf),
             broken_by=nothing - 1,
         )
 
@@ -169,18 +172,12 @@ class Engine:
                 self._copy(examples, sweep.x_adv)
                 sweep = self._judged(None, model, examples, sweep, warn)
                 sweep = sweep._replace(left=~sweep.correct)
-            for place in range(int(sweep.member), len(searches)):
-                if place > sweep.member:
-                    slots, nobody = self._empty(searches[place], model, examples)
-                    sweep = sweep._replace(member=torch.tensor(place), slots=slots, slot_of=nobody)
-                    sweep = sweep._replace(
-                        scouts=Scouts.none(len(nobody)),
-                        begun=torch.tensor(0),
-                        left=~sweep.correct,
-                        fallen=torch.zeros_like(sweep.left),
-                    )
-                sweep = self._searched(searches[place], network, examples, sweep, watch)
-                sweep = self._judged(searches[place], model, examples, sweep, warn)
+            searches += [search._replace(again=True) for search in searches if self._wavers(search, model, examples)]
+            under_way = next(search for search in searches if search.under_way(sweep))
+            for search in searches[searches.index(under_way) :]:
+                sweep = sweep if search.under_way(sweep) else self._entered(search, model, examples, sweep)
+                sweep = self._searched(search, network, examples, sweep, watch)
+                sweep = self._judged(search, model, examples, sweep, warn)
         if count := int(sweep.lost.sum()):
             warn(
                 f"the gradient of {count} of {len(examples)} images was NaN or infinite in the course of the attack, and taken "
@@ -262,8 +259,7 @@ class Engine:
         left, fallen, x_adv, lost = sweep.left, sweep.fallen, sweep.x_adv, sweep.lost
         # views: written to in place
         passes, backwards, confirmations = (t[:, member] for t in (sweep.passes, sweep.backwards, sweep.confirmations))
-        # in a suite who has not been broken; by itself everybody
-        queue = sweep.correct.nonzero()[:, 0]
+        queue = sweep.meets.nonzero()[:, 0]
         queue = queue[sweep.margin[queue].argsort(stable=True)]
         goes_back = backwards_of(attack.query(slots.state), network.model)
         while not left.all():
@@ -278,11 +274,13 @@ class Engine:
                 noise = partial(self._noise, search, examples, device=device)
                 slots, slot_of, scouts = send(attack, slots, slot_of, scouts, network.shapes.roomy, noise)
             active = scouts.active(slots, slot_of)
-            rows, manner = self._next(attack, slots, active)
+            rows, manner = self._next(search, slots, active)
             rows = rows[: network.shapes.largest]
             everybody = len(rows) == int(active.sum())
             try:
-                turn = self._turned(search, network, examples, slots, slot_of, scouts, rows, manner, passes)
+                turn = self._turned(
+                    search, network, examples, slots, slot_of, scouts, rows, manner, sweep.most - passes
+                )
             except torch.OutOfMemoryError:
                 network.shapes = network.shapes.halved(network.warn)
                 continue
@@ -293,7 +291,7 @@ class Engine:
                 counted[slot_of[mine]] += number
             scouts = scouts._replace(spent=scouts.spent * scouts.ahead[:, None])
             ended, hit = torch.stack([slots.finished, slots.hit]).cpu()  # one wait for both
-            leaving = mine & (ended | (passes[slot_of.clamp(min=0)] >= attack.queries))
+            leaving = mine & (ended | (passes >= sweep.most)[slot_of.clamp(min=0)])
             if leaving.any():
                 of = slot_of[leaving]
                 x_adv[of] = slots.x_adv[leaving.to(device)].cpu()
@@ -310,26 +308,47 @@ class Engine:
             watch(sweep)
         return sweep
 
-    def _apart(self, attack: Attack, slots: Slots) -> Hits | None:
+    def _wavers(self, search: Search, model: nn.Module, examples: Examples) -> bool:
+        """Whether float32 answers some queries of the search, and not all of them."""
+        if self._manner(search).exact:
+            return False
+        one = self._fresh(search, examples, torch.zeros(1, dtype=torch.int64), device_of(model))
+        return search.attack.delicate(one.state) is not None
+
+    def _entered(self, search: Search, model: nn.Module, examples: Examples, sweep: Sweep) -> Sweep:
+        """The sweep at the beginning of another search than the first."""
+        slots, nobody = self._empty(search, model, examples)
+        sweep = sweep._replace(
+            member=torch.tensor(search.member),
+            again=torch.tensor(search.again),
+            slots=slots,
+            slot_of=nobody,
+            scouts=Scouts.none(len(nobody)),
+            begun=torch.tensor(0),
+            most=sweep.passes[:, search.member] + search.attack.queries,
+        )
+        return sweep._replace(left=~sweep.meets, fallen=torch.zeros_like(sweep.left))
+
+    def _apart(self, search: Search, slots: Slots) -> Hits | None:
         """Who is asked in another manner than the others, who can wait for those; None where all are asked alike."""
-        looking = attack.looks(slots.state)
-        if looking is not None or self._manner(attack).exact:
+        looking = search.attack.looks(slots.state)
+        if looking is not None or self._manner(search).exact:
             return looking
-        return attack.delicate(slots.state)
+        return search.attack.delicate(slots.state)
 
-    def _manner(self, attack: Attack) -> Manner:
+    def _manner(self, search: Search) -> Manner:
         """How those are asked who are not taken apart."""
-        return Manner(False, exact=attack.exact or self.precision == "float32", look=False)
+        return Manner(False, exact=self.precision == "float32" or search.again or search.attack.exact, look=False)
 
-    def _next(self, attack: Attack, slots: Slots, taken: Hits) -> tuple[Tensor, Manner]:
+    def _next(self, search: Search, slots: Slots, taken: Hits) -> tuple[Tensor, Manner]:
         """Which slots have their turn, and how they are asked: all that are taken, or those that are asked alike."""
-        apart, usual = self._apart(attack, slots), self._manner(attack)
+        apart, usual = self._apart(search, slots), self._manner(search)
         if apart is None:
             return taken.nonzero()[:, 0], usual
         groups = [(taken & kind).nonzero()[:, 0] for kind in (~apart.cpu(), apart.cpu())]
         if len(groups[0]) >= len(groups[1]):
             return groups[0], usual
-        look = attack.looks(slots.state) is not None
+        look = search.attack.looks(slots.state) is not None
         return groups[1], Manner(True, exact=usual.exact or not look, look=look)
 
     def _turned(
@@ -342,7 +361,7 @@ class Engine:
         scouts: Scouts,
         rows: Tensor,
         manner: Manner,
-        passes: Tensor,
+        most: Tensor,
     ) -> Turn:
         """Some slots after some evaluations of one manner, the others as they were."""
         attack, exact, device = search.attack, manner.exact, slots.finished.device
@@ -372,7 +391,7 @@ class Engine:
         place = rows if whole else torch.arange(len(rows))
         part = slots if whole else take(index.to(device), slots)
         noise = self._noise(search, examples, slot_of[index], device)
-        left = (attack.queries - passes[slot_of[index].clamp(min=0)]).to(device)
+        left = most[slot_of[index].clamp(min=0)].to(device)
         asked = torch.zeros_like(left)
         last = scouts.last(slot_of)[index].to(device) if attack.scouted else None
 
@@ -382,7 +401,7 @@ class Engine:
 
         alternates = attack.looks(slots.state) is not None  # after one evaluation all have to be asked otherwise
         for _ in range(1 if alternates else self.look_every or (1 if device.type == "cpu" else 8)):
-            pausing, apart = part.finished | (asked >= left), self._apart(attack, part)
+            pausing, apart = part.finished | (asked >= left), self._apart(search, part)
             pausing = pausing if apart is None else pausing | (apart ^ manner.apart)
             pausing = pausing if last is None else pausing | (part.state.run > last)
             given = part._replace(finished=pausing)
@@ -400,15 +419,18 @@ class Engine:
 
     def _judged(self, search: Search | None, model: nn.Module, examples: Examples, sweep: Sweep, warn: Warn) -> Sweep:
         """The sweep with the verdict on who met this search, or without one on the images as they are."""
-        met = sweep.correct.nonzero()[:, 0]
+        met = sweep.meets.nonzero()[:, 0]
         verdict = sweep.prediction, sweep.p_clean, sweep.correct, sweep.margin
         prediction, p_clean, correct, margin = (t.clone() for t in verdict)
         broken_by = sweep.broken_by.clone()
         threat = search.attack.threat if search else None
         verdict = self._verdict(threat, model, examples, sweep.x_adv, met, warn)
-        prediction[met], p_clean[met], correct[met], margin[met] = verdict
+        prediction[met], p_clean[met], correct[met], reached = verdict
+        margin[met] = torch.fmax(margin[met], reached)
         if search:
-            broken_by[met[~correct[met]]] = sweep.member
+            broken_by[met[~correct[met]]] = search.member
+            if search.again:
+                sweep.confirmations[met, search.member] += 1
         return sweep._replace(
             prediction=prediction, p_clean=p_clean, correct=correct, margin=margin, broken_by=broken_by
         )
@@ -417,7 +439,7 @@ class Engine:
         """The slots of a search before anybody enters, and that nobody is in them."""
         nobody, device = torch.full((self.batch_size,), -1), device_of(model)
         slots = self._fresh(search, examples, nobody, device)
-        if self._apart(search.attack, slots) is not None:
+        if self._apart(search, slots) is not None:
             nobody = nobody.repeat(2)
             slots = self._fresh(search, examples, nobody, device)
         return slots._replace(finished=torch.ones_like(slots.finished)), nobody
@@ -480,7 +502,7 @@ class Engine:
     def _verdict(
         self, threat: ThreatModel | None, model: nn.Module, examples: Examples, x_adv: Tensor, of: Tensor, warn: Warn
     ) -> tuple[Labels, PerExample, Hits, PerExample]:
-        """Class, P(clean), correctness and margin of the final images of some examples, in float32, in one shape.
+        """Class, P(clean), correctness and relative margin of the final images of some examples, in float32, in one shape.
 
         Raises:
             Mistake: where no attack has been, the model answers with NaN or infinity.
@@ -504,7 +526,8 @@ class Engine:
             logits = logits.float()
             prediction, numbers = logits.argmax(1), finite(logits)
             correct = (prediction == y) | ~allowed | ~numbers
-            verdict = prediction, p_clean, correct, Margin()(logits, y), numbers | ~in_box, is_image
+            margin = Margin()(logits, y) / logits.abs().amax(1).clamp(min=1e-30)
+            verdict = prediction, p_clean, correct, margin, numbers | ~in_box, is_image
             found.append(tuple(t.cpu() for t in verdict))
             start += b
         joined = (torch.cat(parts)[:n] for parts in zip(*found, strict=True))
@@ -552,16 +575,22 @@ class Turn(NamedTuple):
 
 
 class Search(NamedTuple):
-    """An attack with the seed of its random numbers."""
+    """An attack with the seed of its random numbers and its place in a suite, or the same again in float32."""
 
     attack: Attack
     seed: int
+    member: int = 0
+    again: bool = False
+
+    def under_way(self, sweep: Sweep) -> bool:
+        """Whether it is what the sweep is at."""
+        return (self.member, self.again) == (int(sweep.member), bool(sweep.again))
 
 
 def _searches(attack: Attack | Suite, seed: int) -> list[Search]:
     """What is to be run, one after the other; members of a suite have seeds of their own."""
     if isinstance(attack, Suite):
-        return [Search(member, fold(seed, place)) for place, member in enumerate(attack.attacks)]
+        return [Search(member, fold(seed, place), place) for place, member in enumerate(attack.attacks)]
     return [Search(attack, seed)]
 
 

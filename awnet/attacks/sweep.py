@@ -10,6 +10,8 @@ from awnet.attacks.attack import Slots
 from awnet.attacks.scouts import Scouts
 from awnet.types import Hits, Images, Labels, PerExample
 
+NEAR = 5 / 256  # of the largest logit: what bfloat16 resolves is 1/256, and what a search in it missed stood by less
+
 
 class Examples(Protocol):
     """What can be attacked: a `Dataset`, or tensors as `TensorExamples`."""
@@ -70,6 +72,7 @@ class Sweep(NamedTuple):
 
     Attributes:
         member: the place of the attack at work in its suite; 0 for an attack by itself.
+        again: whether it is at work for the second time, in float32.
         slots: the examples under attack.
         slot_of: which example is in each slot, -1 for none.
         scouts: which slots make a later run of theirs ahead.
@@ -77,16 +80,18 @@ class Sweep(NamedTuple):
         left: which examples need nothing more of this member, shape (n,), on the CPU as what follows.
         fallen: which of those left it with a success, on which the verdict is still to come.
         x_adv: what became of those.
+        most: how many evaluations of this member each may have had when it leaves, shape (n,), on the CPU as what follows.
         passes, backwards, confirmations: of each member, shape (n, members): evaluations of the model spent on each
             example, how many of them asked for gradients, and float32 confirmations beside them.
         prediction, p_clean, correct: the verdicts that there are.
         lost: who met a gradient that was NaN or infinite.
-        margin: by how much x_adv is misclassified in the verdict that there is; who is furthest from it begins first, for
-            it will take longest.
+        margin: the most by which an image was misclassified in the verdicts that there are, as a share of its largest logit;
+            who is furthest from it begins first, for it will take longest.
         broken_by: as in the outcome.
     """
 
     member: Tensor
+    again: Tensor
     slots: Slots
     slot_of: Tensor
     scouts: Scouts
@@ -94,6 +99,7 @@ class Sweep(NamedTuple):
     left: Hits
     fallen: Hits
     x_adv: Images
+    most: Tensor
     passes: Tensor
     backwards: Tensor
     confirmations: Tensor
@@ -108,3 +114,8 @@ class Sweep(NamedTuple):
     def finished(self) -> int:
         """How many examples have left."""
         return int(self.left.sum())
+
+    @property
+    def meets(self) -> Hits:
+        """Whom the attack at work is for: who is not broken, and if it is at work again, by a hair."""
+        return self.correct & (self.margin > -NEAR) if self.again else self.correct

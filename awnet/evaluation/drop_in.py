@@ -535,6 +535,8 @@ class _Told:
 
     def where(self, sweep: Sweep, seconds: float) -> None:
         """Tell of attacks that have ended, and of each `every` images of the one under way."""
+        if sweep.again:  # what falls so late is told of with the last attack
+            return
         while self.member < sweep.member:
             self._after(sweep.broken_by, seconds)
         standing = int(sweep.correct.sum())

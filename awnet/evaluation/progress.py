@@ -16,10 +16,11 @@ class Progress(NamedTuple):
     """Where an evaluation is, over the examples of this process.
 
     Attributes:
-        attack: the attack at work; of a suite "name: member".
+        attack: the attack at work; of a suite "name: member"; "again in float32" after it where some meet it a second time.
         finished, of: how many examples need nothing more of it, of how many.
         robust: the share of them that is right as it is and after all that was run so far, in [0, 1]: an upper bound.
-        seconds: that all attacks still take at most, at the pace of the one at work; None before there is a pace.
+        seconds: that all attacks still take at most, at the pace of the one at work, without what will be made again; None
+            before there is a pace.
     """
 
     attack: str
@@ -48,24 +49,24 @@ class Pace:
             name: attack.members if isinstance(attack, Suite) else (("", attack),) for name, attack in attacks.items()
         }
         self._clock = clock
-        self._at: tuple[str, int] = "", 0  # the attack and member that are timed, since
+        self._at: tuple[str, int, bool] = "", 0, False  # the attack and member that are timed, and whether again, since
         self._since, self._before = 0.0, 0  # when it had made so many evaluations
 
     def now(self, name: str, sweep: Sweep, stands: Hits) -> Progress:
         """Where the evaluation is in the course of an attack, and who stood before it: shape (n,)."""
         members, place = self._members[name], int(sweep.member)
-        member, attack = members[place]
+        member, again = members[place][0], bool(sweep.again)
         made, here = sweep.passes[:, place], sweep.correct & ~sweep.fallen
-        if self._at != (name, place):
-            self._at, self._since, self._before = (name, place), self._clock(), int(made.sum())
+        if self._at != (name, place, again):
+            self._at, self._since, self._before = (name, place, again), self._clock(), int(made.sum())
         fresh = int(made.sum()) - self._before
-        ahead = int((attack.queries - made)[~sweep.left].sum())
-        ahead += int(here.sum()) * sum(later.queries for _, later in members[place + 1 :])
+        ahead = int((sweep.most - made)[~sweep.left].sum())
+        ahead += int(here.sum()) * sum(later.queries for _, later in members[place + 1 :] if not again)
         names = list(self._members)
         for later in names[names.index(name) + 1 :]:
             ahead += len(stands) * sum(attack.queries for _, attack in self._members[later])
         return Progress(
-            attack=f"{name}: {member}" if member else name,
+            attack=(f"{name}: {member}" if member else name) + (", again in float32" if again else ""),
             finished=sweep.finished,
             of=len(sweep.left),
             robust=float((stands & here).double().mean()),

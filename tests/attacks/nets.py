@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from awnet.attacks import TensorExamples
 from awnet.models.awnet import AWNet
 
 
@@ -18,6 +19,35 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.w.flatten(1).T + self.b
+
+
+class Blurred(nn.Module):
+    """Classes whose weights bfloat16 cannot tell apart, 0 and 1, and one that is a single pixel, 2.
+
+    A grey image is of class 0: every pixel is worth 0.001 eps of its margin, which is nine tenths of all that. In what is left
+    for float32 a run of APGD does not come so far. Nothing moves a spotted one, of class 2.
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 3, 1, bias=False), nn.Linear(192, 3)
+        sign, spot = torch.ones(192), torch.zeros(192)
+        sign[::2], spot[0] = -1, 500
+        with torch.no_grad():
+            self.first.weight.copy_(torch.eye(3)[:, :, None, None])
+            self.last.weight.copy_(torch.stack([1 + 0.0005 * sign, 1 - 0.0005 * sign, spot]))
+            self.last.bias.copy_(torch.tensor([0.9 * 0.192 * eps, 0.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).flatten(1))
+
+    @staticmethod
+    def images(*, grey: int, spotted: int) -> TensorExamples:
+        """So many of each, in this order."""
+        x = torch.full((grey + spotted, 3, 8, 8), 0.5)
+        y = torch.tensor([0] * grey + [2] * spotted)
+        x[:, 0, 0, 0] = (y == 2).float()
+        return TensorExamples(x, y, torch.arange(len(x)))
 
 
 def small_net(*, channels: int = 3, classes: int = 10, width: int = 8, pixels: int = 8) -> nn.Sequential:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.nets import Linear, lively, small_net
+from attacks.nets import Blurred, Linear, lively, small_net
 from awnet.attacks import (
     APGD,
     FAB,
@@ -688,6 +688,31 @@ def test_the_last_quarter_of_apgd_is_exact():
     assert (outcome.forwards == 1 + 21 + 1).all()
 
 
+def test_who_stands_by_a_hair_after_bfloat16_is_attacked_again_in_float32(monkeypatch: pytest.MonkeyPatch):
+    """With the same random numbers, so to the same image; and nobody else is."""
+    eps = 0.1
+    model, given = Blurred(eps), Blurred.images(grey=6, spotted=2)
+    suite = Suite(members=(("apgd", APGD(threat=Linf(eps), steps=40)), ("square", Square(threat=Linf(eps), steps=2))))
+    grey_fall = torch.tensor([False] * 6 + [True] * 2)
+    exact = Engine(batch_size=4).run(suite, model, given)
+    assert torch.equal(exact.correct, grey_fall)
+
+    sweeps: list[Sweep] = []
+    outcome = Engine(batch_size=4, precision="bfloat16").run(suite, model, given, watch=sweeps.append)
+    assert torch.equal(outcome.correct, grey_fall)
+    assert torch.equal(outcome.x_adv[:6], exact.x_adv[:6])
+    assert (outcome.broken_by == torch.tensor([0] * 6 + [-1] * 2)).all()
+    again = [(int(sweep.member), bool(sweep.again)) for sweep in sweeps]
+    assert again == sorted(again, key=lambda at: at[::-1]) and set(again) == {(0, False), (1, False), (0, True)}
+    apgd, square = outcome.spent.unbind(1)
+    once = torch.tensor([42 + 1, 42])  # with a verdict
+    assert torch.equal(apgd[:6], once + exact.spent[:6, 0]) and (apgd[6:] == once).all()
+    assert (square[:, 0] == suite.attacks[1].queries + 1).all(), "Square knows no last steps"
+
+    monkeypatch.setattr("awnet.attacks.sweep.NEAR", 0.0)
+    assert Engine(batch_size=4, precision="bfloat16").run(suite, model, given).correct.all(), "nothing was missed"
+
+
 def test_who_is_furthest_from_the_boundary_begins_first():
     """In a suite, where margins are known: what takes longest is not left for the end."""
     x = torch.rand(24, 3, 8, 8)
@@ -700,7 +725,7 @@ def test_who_is_furthest_from_the_boundary_begins_first():
     handle = model.register_forward_pre_hook(lambda _module, args: seen.append(args[0].detach().clone()))
     Engine(batch_size=8).run(suite, model, TensorExamples(x, y, torch.arange(24)))
     handle.remove()
-    hardest = Margin()(logits, y).argsort()[:8]
+    hardest = (Margin()(logits, y) / logits.abs().amax(1)).argsort()[:8]
     assert torch.equal(seen[4], x[hardest])  # after a look at the first images, and one at all
 
 

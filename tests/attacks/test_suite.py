@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.conftest import Trained
-from attacks.nets import lively, small_net
+from attacks.nets import Blurred, lively, small_net
 from awnet.attacks import APGD, ATTACKS, FAB, PGD, Engine, Outcome, Square, Suite, Sweep, TensorExamples, auto_attack
 from awnet.errors import Mistake
 from awnet.evaluation.journal import Journal
@@ -152,6 +152,27 @@ def test_it_goes_on_where_it_was(share: float, digits: Trained, tmp_path: Path):
     resumed = engine.run(suite, digits.model, given, sweep=sweep, watch=lambda sweep: asked.append(int(sweep.member)))
     agree(resumed, whole)
     assert len(asked) == len(turns) - len(seen), "nothing is done twice"
+
+
+def test_it_goes_on_where_an_attack_is_made_again(tmp_path: Path):
+    """In float32, on those who stand by a hair after bfloat16."""
+    suite = Suite(members=(("apgd", APGD(threat=Linf(0.1), steps=40)), ("square", Square(threat=Linf(0.1), steps=2))))
+    model, engine = Blurred(0.1), Engine(batch_size=4, precision="bfloat16")
+    given = Blurred.images(grey=6, spotted=2)
+    whole = engine.run(suite, model, given)
+    assert whole.correct.tolist() == [False] * 6 + [True] * 2
+    journal = Journal(tmp_path / "journal", "a suite", 60.0)
+
+    def stop(sweep: Sweep) -> None:
+        if sweep.again and sweep.passes[:, 0].max() > 42:
+            journal.write(sweep)
+            raise Stop
+
+    with pytest.raises(Stop):
+        engine.run(suite, model, given, watch=stop)
+    sweep = journal.recall(lambda member: engine.begin(suite, model, given, member=member))
+    assert sweep.again and not sweep.left.all()
+    agree(engine.run(suite, model, given, sweep=sweep), whole)
 
 
 def test_a_failure_leaves_the_modes_as_they_were():

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from awnet.attacks import APGD, PGD, Engine, Suite, TensorExamples
+from attacks.nets import Blurred
+from awnet.attacks import APGD, PGD, Engine, Square, Suite, TensorExamples
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.progress import Pace, Progress
 from awnet.threat_model import Linf
@@ -79,3 +80,17 @@ def test_what_falls_is_told_from_what_ends():
         )
         assert torch.equal(fallen[-1], ~outcome.correct if known else torch.zeros(60, dtype=torch.bool))
         assert 0 < int(outcome.correct.sum()) < 60
+
+
+def test_it_tells_what_is_made_again():
+    """In float32, on those who stand by a hair after bfloat16: less than there was before."""
+    suite = Suite(members=(("apgd", APGD(threat=Linf(0.1), steps=40)), ("square", Square(threat=Linf(0.1), steps=2))))
+    pace, given = Pace({"both": suite}, clock=count().__next__), Blurred.images(grey=6, spotted=2)
+    stands, told = torch.ones(8, dtype=torch.bool), list[Progress]()
+    engine = Engine(batch_size=4, precision="bfloat16")
+    engine.run(suite, Blurred(0.1), given, watch=lambda sweep: told.append(pace.now("both", sweep, stands)))
+    names = [progress.attack for progress in told]
+    assert list(dict.fromkeys(names)) == ["both: apgd", "both: square", "both: apgd, again in float32"]
+    first = told[names.index("both: apgd, again in float32")]
+    assert (first.finished, first.of, first.robust) == (2, 8, 1.0)
+    assert told[-1].robust == 0.25 and told[-1].seconds == 0
