@@ -183,7 +183,9 @@ MISTAKES = {
         [*EVALUATE[:-2], "--settle", "--budget", "1s"], "leave out --budget or --settle"
     ),
     "a file of no places": Case(
-        [*EVALUATE, "--indices", "PLACE/no"], "whole numbers one a line", damage=bad.put("no", b"n01/a\n")
+        [*EVALUATE, "--indices", "PLACE/no"],
+        "names none of the 359 test images of digits: they have no names",
+        damage=bad.put("no", b"n01/a\n"),
     ),
     "places beyond the set": Case(
         [*EVALUATE, "--indices", "PLACE/no"], "has 0 to 358", damage=bad.put("no", b"3\n359\n")

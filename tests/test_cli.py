@@ -24,7 +24,7 @@ from awnet.attacks.adaptive import PaperAdaptive, evasions
 from awnet.cli import main
 from awnet.cli.subject import label_of
 from awnet.config import from_json, to_json
-from awnet.data import DataConfig, load
+from awnet.data import DataConfig, load, load_split
 from awnet.detection.operating_point import OperatingPoint
 from awnet.evaluation.kinds import knows_the_router
 from awnet.evaluation.protocol import attacks_of
@@ -32,6 +32,7 @@ from awnet.evaluation.record import Record
 from awnet.models import Knob, SeparateNet, SeparateNetConfig
 from awnet.threat_model import Linf, ThreatModel
 from conftest import TINY
+from data.made import class_folders, scan
 
 
 def test_the_way_from_training_to_the_page(dynamic: Path, static: Path, tmp_path: Path) -> None:
@@ -88,6 +89,38 @@ def test_images_named_by_a_file(static: Path, tmp_path: Path, text: str, capsys:
     assert "verified" in capsys.readouterr().out
     main(["report", out, "--out", str(tmp_path / "page.html")])
     assert "Judged on 3 test images named in" in (tmp_path / "page.html").read_text()
+
+
+def test_a_network_of_ones_own_on_a_folder_as_others_judge_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of many sizes, without splits, those that a list of files names: as ImageNet's are judged."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2))\n"
+    )
+    images = {
+        name: [scan(i + 9 * k, width=20 + i, height=18) for i in range(6)] for k, name in enumerate(("n01", "n02"))
+    }
+    class_folders(tmp_path / "val", images)
+    Path("ids.txt").write_text("n02/3.png\r\nn01/0.png\n\nn01/5.png\n")
+    command = ["evaluate", "mine:net", "--data", "val", "--split", "all", "--norm", "linf", "--eps", "4/255"]
+    sizes = ["--image-size", "12", "--resize", "16", "--indices", "ids.txt", "--attacks", "fgsm"]
+    torch.manual_seed(0)
+    main([*command, *sizes, "--trust-range", "--out", "out"])
+    record = Record.load(Path("out"))
+    assert record.ids.tolist() == [9, 0, 5] and record.labels.tolist() == [1, 0, 0]
+    assert (record.data["split"], record.data["shape"]) == ("all", [3, 12, 12])
+    whole = load_split(DataConfig(name="val", image_size=12, resize=16), "all")
+    assert record.data["fingerprint"] == whole.subset(record.ids).fingerprint
+    capsys.readouterr()
+    torch.manual_seed(0)
+    main(["verify", "out"])
+    assert "verified" in capsys.readouterr().out
+    for more, says in ([], "choose one with image_size"), (sizes[:2], "2 test images of val"):
+        with pytest.raises(SystemExit) as end:
+            main([*(command[:4] if more else command), *command[6:], *more, "--indices", "ids.txt", "--out", "no"])
+        assert end.value.code == 2 and says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["--help", "evaluate --help", "train digits/standard --help"])

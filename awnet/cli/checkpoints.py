@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -82,11 +83,11 @@ def check_told(about: dict[str, Any], path: Path) -> None:
 def images_for(about: dict[str, Any], options: Evaluate | Calibrate | Detect | Analyse | Nuts) -> Dataset:
     """The images that are asked for, which must fit the network."""
     from awnet.config import from_json
-    from awnet.data import DataConfig, load
+    from awnet.data import DataConfig, load_split
 
     config: DataConfig = from_json(about["data"], DataConfig, "data")
     config = replace(config, name=options.data or config.name, data_dir=options.data_dir or config.data_dir)
-    dataset: Dataset = getattr(load(config), options.split)
+    dataset = load_split(config, options.split)
     if len(dataset.classes) != len(about["classes"]):
         raise Mistake(
             f"the model has {len(about['classes'])} classes, the data set {dataset.name} {len(dataset.classes)}"
@@ -99,30 +100,34 @@ def images_for(about: dict[str, Any], options: Evaluate | Calibrate | Detect | A
 
 
 def named(dataset: Dataset, file: Path) -> Dataset:
-    """The images whose places in the set a file names.
+    """The images that a file names, by their places in the set or as their files are called.
 
     Raises:
-        Mistake: the file cannot be read, holds anything but whole numbers, names a place twice or none of the set's.
+        Mistake: the file cannot be read, or names an image twice or one that is not in the set.
     """
     import torch
 
     try:
         text = file.read_text()
-        places = json.loads(text) if text.lstrip().startswith("[") else [int(line) for line in text.split()]
+        lines = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+        names = [line.strip() for line in map(str, lines) if line.strip()]
+        by_place = all(re.fullmatch(r"-?\d+", part) for name in names for part in name.split())
+        places = [int(part) for name in names for part in name.split()] if by_place else []
         indices = torch.tensor(places, dtype=torch.int64)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         said = str(error).splitlines()[0]
         raise Mistake(
-            f"expected {file} to hold places of images, whole numbers one a line or a JSON list: {said}"
+            f"expected {file} to hold places of images or names of their files, one a line or as a JSON list: {said}"
         ) from None
-    if indices.ndim != 1 or not len(indices) or len(indices.unique()) < len(indices):
-        raise Mistake(f"expected {file} to name one or more images, each once, got {indices.numel()}")
-    if int(indices.min()) < 0 or int(indices.max()) >= len(dataset):
+    if by_place and len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(dataset):
         raise Mistake(
             f"{file} names images {int(indices.min())} to {int(indices.max())}; {dataset.name} {dataset.split} has 0 to "
             f"{len(dataset) - 1}"
         )
-    return dataset.subset(indices)
+    found = dataset.subset(indices) if by_place else dataset.called(names)
+    if not len(found) or len(found.ids.unique()) < len(found):
+        raise Mistake(f"expected {file} to name one or more images, each once, got {len(found)}")
+    return found
 
 
 def turned(model: Any, options: Evaluate | Detect | Export) -> tuple[Any, dict[str, Any] | None]:

@@ -61,14 +61,18 @@ class Evaluate:
     limit: int | None = None
     """A seeded subset of so many images."""
     indices: Path | None = None
-    """A subset by a file of places in the split, counted from 0, one a line or as a JSON list: such as the images that others
-    have reported on."""
-    split: Literal["test", "validation", "train"] = "test"
-    """Which images."""
+    """A subset, such as the images that others have reported on, by a file of places in the split, counted from 0, or of what
+    their files are called (class/file.png), one a line or as a JSON list."""
+    split: Literal["test", "validation", "train", "all"] = "test"
+    """Which images; all: of a set without splits, such as a folder of ImageNet's validation images."""
     data: str | None = None
     """Another data set than that of its training, with the same classes."""
     data_dir: str | None = None
     """The folder of the data set's files."""
+    image_size: int | None = None
+    """For a network of your own: the side of the square images that it takes; the set's own by default."""
+    resize: int | None = None
+    """And the shorter side that images are resized to before that is cut from their middle, as 256 before 224."""
     out: Path | None = None
     """Where the record goes; a folder beside the checkpoint by default."""
     resume: bool = False

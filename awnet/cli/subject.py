@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from awnet.cli.detect import Detect
     from awnet.cli.evaluate import Evaluate
-    from awnet.data import Dataset
+    from awnet.data import DataConfig, Dataset
     from awnet.threat_model import ThreatModel
 
 
@@ -65,6 +65,8 @@ def _ours(options: Evaluate | Detect) -> Subject:
     from awnet.config import from_json
     from awnet.threat_model import ThreatModel
 
+    if options.image_size or options.resize:
+        raise Mistake("--image-size and --resize are for a network of your own; a checkpoint knows its images")
     model, said = load_checkpoint(options.checkpoint, options.device)
     check_told(said, options.checkpoint)
     model, knob = turned(model, options)
@@ -92,6 +94,8 @@ def _ours(options: Evaluate | Detect) -> Subject:
 
 
 def _own(options: Evaluate | Detect) -> Subject:
+    from awnet.config import to_json
+
     name = str(options.checkpoint)
     if options.data is None or options.eps is None or options.norm is None:
         lacks = [f"--{what}" for what in ("data", "eps", "norm") if getattr(options, what) is None]
@@ -108,17 +112,25 @@ def _own(options: Evaluate | Detect) -> Subject:
         threat=_norm(options.norm)(options.eps),
         label=name,
         front="",
-        about={"spec": name},
+        about={"spec": name, "data": to_json(_config(options))},
         home=Path(),
         said=None,
     )
 
 
 def _named(options: Evaluate | Detect) -> Dataset:
-    from awnet.data import DataConfig, load
+    from awnet.data import load_split
+
+    return load_split(_config(options), options.split)
+
+
+def _config(options: Evaluate | Detect) -> DataConfig:
+    from awnet.data import DataConfig
 
     assert options.data is not None
-    return getattr(load(DataConfig(name=options.data, data_dir=options.data_dir)), options.split)
+    return DataConfig(
+        name=options.data, data_dir=options.data_dir, image_size=options.image_size, resize=options.resize
+    )
 
 
 def _norm(name: str) -> Callable[[float], ThreatModel]:

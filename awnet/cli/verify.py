@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, get_args
 
 import tyro
 from rich.console import Console
@@ -40,7 +41,8 @@ class Verify:
 def verify(argv: Sequence[str]) -> None:
     """Re-check a record."""
     from awnet.config import from_json
-    from awnet.data import DATASETS, DataConfig, load
+    from awnet.data import DATASETS, DataConfig, load_split
+    from awnet.data.dataset import Split
     from awnet.evaluation.draws import Average
     from awnet.evaluation.record import Record
     from awnet.evaluation.verify import verify as check
@@ -53,7 +55,8 @@ def verify(argv: Sequence[str]) -> None:
         raise Mistake(f"the record in {options.record} does not say which network it is about; give --model")
     check_device(options.device)
     if is_module(name):
-        model, config = load_module(str(name), options.device), DataConfig()
+        model = load_module(str(name), options.device)
+        config = from_json(record.model["data"], DataConfig, "data") if "data" in record.model else DataConfig()
     elif options.model is None and not name.exists():
         raise Mistake(f"the checkpoint {name}, which the record is about, is not there; give --model")
     else:
@@ -64,11 +67,11 @@ def verify(argv: Sequence[str]) -> None:
         model = model.turned(from_json(knob, Knob, "knob"))
     known = record.data.get("name")
     data = options.data or (known if known in DATASETS else config.name)
-    splits = load(replace(config, name=data, data_dir=options.data_dir or config.data_dir))
-    by_name = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    if record.data.get("split") not in by_name:
-        raise Mistake(f"the record in {options.record} is of the split {record.data.get('split')!r}, which no set has")
-    found = check(options.record, model, by_name[record.data["split"]])
+    config = replace(config, name=data, data_dir=options.data_dir or config.data_dir)
+    split: Any = record.data.get("split")
+    if split not in get_args(Split):
+        raise Mistake(f"the record in {options.record} is of the split {split!r}, which no set has")
+    found = check(options.record, model, load_split(config, split))
 
     table = Table("", "", "holds", "of", box=None, header_style="bold")
     for one in found.checks:

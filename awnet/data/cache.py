@@ -1,8 +1,8 @@
 """Decoded images as uint8 arrays on disk: a set is decoded once, then memory mapped, however large.
 
-A set has one folder in the cache for each form that it was asked for in: `train.npy` and `train-labels.npy`, the same
-for the test images, and `meta.json`. A folder takes its place only when it is complete, and of several processes one
-makes it while the others wait. Where the source has changed or the folder is damaged, it is made again.
+A set has one folder in the cache for each form that it was asked for in: `train.npy`, `train-labels.npy` and
+`train-names.json`, the same for the test images, and `meta.json`. A folder takes its place only when it is complete, and of
+several processes one makes it while the others wait. Where the source has changed or the folder is damaged, it is made again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import torch
 from filelock import FileLock
 
 from awnet.data.dataset import Dataset, Split, digest
-from awnet.data.source import Channels, Contents, Encoded, Source
+from awnet.data.source import Contents, Encoded, Form, Source
 from awnet.errors import Mistake
 
-_FORMAT = 1  # raised where the same source gives other arrays than before
+_FORMAT = 2  # raised where the same source gives other arrays than before
 _log = logging.getLogger(__name__)
 
 
@@ -55,8 +55,10 @@ class CachedSource(Source):
     def open(self, scratch: Path) -> Contents:
         """The set before decoding; `scratch` is an empty folder for its use until the images are decoded."""
 
-    def read(self, image_size: int | None, channels: Channels) -> tuple[Dataset, Dataset | None]:
-        form = {"format": _FORMAT, "place": self.place, "image_size": image_size, "channels": channels}
+    def read(self, form: Form) -> tuple[Dataset, Dataset | None]:
+        return self._read({"format": _FORMAT, "place": self.place, **form._asdict()})
+
+    def _read(self, form: dict[str, Any]) -> tuple[Dataset, Dataset | None]:
         slug = re.sub(r"\W+", "-", self.name)
         folder = cache_dir() / "data" / f"{slug}-{digest([json.dumps(form).encode()])}"
         form["stamp"] = self.stamp()
@@ -97,7 +99,7 @@ class CachedSource(Source):
             meta = form | {"classes": contents.classes, "splits": {}}
             for name, split in splits.items():
                 _log.info("decoding %s images of %s %s, once", f"{len(split.labels):,}", self.name, name)
-                meta["splits"][name] = _write(new, name, shape, split)
+                meta["splits"][name] = _write(new, name, shape, form["resize"], split)
             (new / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf8")
             if folder.exists():
                 folder.rename(old)
@@ -114,22 +116,27 @@ def _check_room(where: Path, name: str, shape: tuple[int, int, int], n: int) -> 
         )
 
 
-def _write(folder: Path, split: str, shape: tuple[int, int, int], encoded: Encoded) -> dict[str, Any]:
+def _write(
+    folder: Path, split: str, shape: tuple[int, int, int], resize: int | None, encoded: Encoded
+) -> dict[str, Any]:
     from awnet.data.decode import decoded
 
+    names: list[str] = []
     path = folder / f"{split}.npy"
     with path.open("wb") as file:  # not through a memory map: on a full disk that ends the process
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(encoded.labels), *shape)}
         np.lib.format.write_array_header_1_0(file, header)
 
         def written() -> Iterator[bytes]:
-            for images in decoded(encoded, shape):
+            for files, images in decoded(encoded, shape, resize):
+                names.extend(one.name for one in files)
                 chunk = images.tobytes()
                 file.write(chunk)
                 yield chunk
 
         fingerprint = digest(chain([str(shape).encode()], written(), [encoded.labels.tobytes()]))
     np.save(folder / f"{split}-labels.npy", encoded.labels)
+    (folder / f"{split}-names.json").write_text(json.dumps(names))
     return {"fingerprint": fingerprint, "written_ns": _written_ns(folder, split)}
 
 
@@ -149,7 +156,8 @@ def _read(folder: Path, name: str, form: dict[str, Any]) -> tuple[Dataset, Datas
         tensors = torch.from_numpy(images), torch.from_numpy(labels), torch.arange(len(labels))
         # computed again only where the files are not as they were left: a cache that was copied, or damaged
         known = entry["fingerprint"] if _written_ns(folder, split) == entry["written_ns"] else None
-        found = Dataset(name, split, *tensors, tuple(meta["classes"]), known_fingerprint=known)
+        named_in = folder / f"{split}-names.json"
+        found = Dataset(name, split, *tensors, tuple(meta["classes"]), named_in=named_in, known_fingerprint=known)
         if found.fingerprint != entry["fingerprint"]:
             raise ValueError(f"the {split} images or labels have changed")
         return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -16,7 +18,7 @@ from awnet.errors import Mistake
 from awnet.noise import permutation
 from awnet.types import Images, Labels
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "all"]
 
 
 def digest(pieces: Iterable[bytes]) -> str:
@@ -38,6 +40,8 @@ class Dataset:
         labels: int64 of shape (n,), places in `classes`.
         ids: int64 of shape (n,), each example's place in the split it comes from; it keeps its id in every subset.
         classes: the names of the classes.
+        named_in: a JSON list of what the files of the split are called, by id, such as class/file.png; None where they have no
+            names.
         known_fingerprint: the fingerprint, where it has been computed before.
     """
 
@@ -48,6 +52,7 @@ class Dataset:
     ids: Tensor
     classes: tuple[str, ...]
     _: KW_ONLY
+    named_in: Path | None = None
     known_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
@@ -85,9 +90,42 @@ class Dataset:
         """The images at these places, float32 of shape (b, c, h, w) in [0, 1], and their labels, of shape (b,)."""
         return self.pixels(indices).float() / 255, self.labels[indices]
 
-    def subset(self, indices: Tensor) -> Dataset:
-        """The examples at these places, int64 of shape (m,), in this order; copies no pixels."""
-        return _Subset(self, indices, self.split)
+    def subset(self, indices: Tensor, split: Split | None = None) -> Dataset:
+        """The examples at these places, int64 of shape (m,), in this order, under another split's name or their own; copies no
+        pixels."""
+        return _Subset(self, indices, split or self.split)
+
+    def called(self, names: Sequence[str]) -> Dataset:
+        """The examples whose files have these names, in this order.
+
+        A name is class/file.png, or of a set without class folders file.png; of the hub's copy of ImageNet, whose files
+        have their class in their own name, class/file.png finds file_class.png.
+
+        Raises:
+            Mistake: the files have no names, or a name is none of theirs, or of several.
+        """
+        known: list[str] = json.loads(self.named_in.read_text()) if self.named_in else []
+        found: dict[str, list[int]] = {}
+        for place, id in enumerate(self.ids.tolist()):
+            name = known[id] if known else ""
+            for spelling in {name, Path(name).name}:
+                found.setdefault(spelling, []).append(place)
+        places = []
+        for name in names:
+            path = Path(name)
+            spellings = [name, f"{path.stem}_{path.parent.name}{path.suffix}", path.name]
+            at = next((found[spelling] for spelling in spellings if spelling in found), [])
+            if not name or len(at) != 1:
+                raise Mistake(
+                    f"{name!r} names {len(at) or 'none'} of the {len(self)} {self.split} images of {self.name}"
+                    + (
+                        f", which are called as {known[int(self.ids[0])]!r} is"
+                        if any(known)
+                        else ": they have no names"
+                    )
+                )
+            places += at
+        return self.subset(torch.tensor(places))
 
     def sample(self, limit: int, seed: int) -> Dataset:
         """At most `limit` examples, chosen by `seed` alone; a larger limit adds to what a smaller one chose.
@@ -119,6 +157,7 @@ class _Subset(Dataset):
             "labels": whole.labels[places],
             "ids": whole.ids[places],
             "classes": whole.classes,
+            "named_in": whole.named_in,
             "known_fingerprint": None,
         }
         self.__dict__.update(own)  # the class is frozen

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from awnet.data.source import LARGEST, SMALLEST, Channels, Encoded
+from awnet.data.source import LARGEST, SMALLEST, Channels, Encoded, File
 from awnet.errors import Mistake
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def common_shape(
     sizes: Counter[tuple[int, int]] = Counter()
     all_grey = True
     for split in splits:
-        for chunk in _each(_header, split):
+        for _, chunk in _each(lambda file: _header(file.said, file.content), split):
             sizes.update(size for size, _ in chunk)
             all_grey &= all(grey for _, grey in chunk)
     c = {"keep": 1 if all_grey else 3, "grey": 1, "rgb": 3}[channels]
@@ -59,20 +59,28 @@ def common_shape(
     return c, h, w
 
 
-def decoded(split: Encoded, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-    """The images in order, in chunks: uint8 of shape (m, c, h, w) for m images at a time.
+def decoded(
+    split: Encoded, shape: tuple[int, int, int], resize: int | None = None
+) -> Iterator[tuple[list[File], np.ndarray]]:
+    """The images in order, in chunks: the files, and uint8 of shape (m, c, h, w) for m of them at a time.
 
     Raises:
         Mistake: where a file cannot be decoded; it is named.
     """
-    for chunk in _each(lambda name, content: _pixels(name, content, shape), split):
-        yield np.stack(chunk)
+    for files, chunk in _each(lambda file: _pixels(file.said, file.content, shape, resize), split):
+        yield files, np.stack(chunk)
 
 
-def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+def fit(image: Image.Image, shape: tuple[int, int, int], resize: int | None = None) -> np.ndarray:
     """An image as uint8 of shape (c, h, w).
 
     It keeps its proportions: the middle is cut out and resized (bicubic, antialiased). Transparent parts become white.
+
+    Args:
+        image: of any size and mode.
+        shape: (c, h, w) that it is to have.
+        resize: the shorter side that it is resized to before h x w pixels are cut from its middle, as networks for ImageNet
+            are usually judged (256 pixels, then 224); by default what is cut is as much as fits.
     """
     c, h, w = shape
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 255
@@ -81,9 +89,20 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     image = image.convert("L" if c == 1 else "RGB")
+    if resize is not None:
+        image = _middle(image, w, h, resize)
     if image.size != (w, h):
         image = ImageOps.fit(image, (w, h), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(h, w, c).transpose(2, 0, 1)
+
+
+def _middle(image: Image.Image, w: int, h: int, resize: int) -> Image.Image:
+    """The middle of an image that is resized, to whole pixels, as torchvision rounds them: Resize, then CenterCrop."""
+    shorter = min(image.size)
+    size = tuple(resize if side == shorter else int(resize * side / shorter) for side in image.size)
+    image = image.resize((size[0], size[1]), Image.Resampling.BICUBIC)
+    left, top = round((image.width - w) / 2), round((image.height - h) / 2)
+    return image.crop((left, top, left + w, top + h))
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -97,15 +116,15 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     return _pixels(str(path), path, shape)
 
 
-def _each(read: Callable[[str, Path | bytes], T], split: Encoded) -> Iterator[list[T]]:
+def _each(read: Callable[[File], T], split: Encoded) -> Iterator[tuple[list[File], list[T]]]:
     n = len(split.labels)
     with ThreadPoolExecutor() as pool:
         for start in range(0, n, _CHUNK):
             files = split.files(start, min(start + _CHUNK, n))
             pieces = [files[i : i + _PIECE] for i in range(0, len(files), _PIECE)]
-            run = map if _small(files[0][1]) else pool.map
-            done = run(lambda piece: [read(*file) for file in piece], pieces)
-            yield [item for piece in done for item in piece]
+            run = map if _small(files[0].content) else pool.map
+            done = run(lambda piece: [read(file) for file in piece], pieces)
+            yield files, [item for piece in done for item in piece]
 
 
 def _small(content: Path | bytes) -> bool:
@@ -140,10 +159,10 @@ def _header(name: str, content: Path | bytes) -> tuple[tuple[int, int], bool]:
         return (h, w) if turned else (w, h), image.mode in _GREY
 
 
-def _pixels(name: str, content: Path | bytes, shape: tuple[int, int, int]) -> np.ndarray:
+def _pixels(name: str, content: Path | bytes, shape: tuple[int, int, int], resize: int | None = None) -> np.ndarray:
     with _opened(name, content) as image:
         upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
-        return fit(upright, shape)
+        return fit(upright, shape, resize)
 
 
 def _listed(sizes: Counter[tuple[int, int]]) -> str:

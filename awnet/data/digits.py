@@ -13,7 +13,7 @@ import torch
 
 from awnet.data.augment import Augment
 from awnet.data.dataset import Dataset
-from awnet.data.source import Channels, Source
+from awnet.data.source import Form, Source
 from awnet.errors import Mistake
 
 LARGEST = 256  # pixels a side
@@ -27,20 +27,21 @@ class Digits(Source):
     name: str = "digits"
     augment: Augment = _AUGMENT
 
-    def read(self, image_size: int | None, channels: Channels) -> tuple[Dataset, Dataset | None]:
+    def read(self, form: Form) -> tuple[Dataset, Dataset | None]:
         from sklearn.datasets import load_digits
 
         ink, digits = load_digits(return_X_y=True)
         images = np.round(np.asarray(ink) * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-        if image_size is not None and image_size > LARGEST:
-            raise Mistake(f"digits are scans of 8x8 pixels, expected an image_size up to {LARGEST}, got {image_size}")
-        shape = (3 if channels == "rgb" else 1, image_size or 8, image_size or 8)
+        size = form.image_size or 8
+        if size > LARGEST:
+            raise Mistake(f"digits are scans of 8x8 pixels, expected an image_size up to {LARGEST}, got {size}")
+        shape = (3 if form.channels == "rgb" else 1, size, size)
         if shape != (1, 8, 8):
             from PIL import Image
 
             from awnet.data.decode import fit
 
-            images = np.stack([fit(Image.fromarray(image), shape) for image in images[:, 0]])
+            images = np.stack([fit(Image.fromarray(image), shape, form.resize) for image in images[:, 0]])
         labels = torch.from_numpy(np.asarray(digits, np.int64))
         ids = torch.arange(len(labels))
         return Dataset(self.name, "train", torch.from_numpy(images), labels, ids, tuple("0123456789")), None

@@ -9,7 +9,7 @@ import numpy as np
 
 from awnet.data.augment import Augment
 from awnet.data.cache import CachedSource
-from awnet.data.source import CAUTIOUS, Contents, Encoded, files_below, listing
+from awnet.data.source import CAUTIOUS, Contents, Encoded, File, files_below, listing
 from awnet.errors import Mistake
 
 _TEST = ("test", "val", "valid", "validation")
@@ -57,6 +57,10 @@ def _folders(folder: Path) -> list[str]:
 
 def _encoded(split: Path, classes: list[str]) -> Encoded:
     paths: list[str] = []
+
+    def files(start: int, stop: int) -> list[File]:
+        return [File(path, Path(path), Path(path).relative_to(split).as_posix()) for path in paths[start:stop]]
+
     labels: list[int] = []
     for name in _folders(split):
         if name not in classes:
@@ -68,4 +72,4 @@ def _encoded(split: Path, classes: list[str]) -> Encoded:
         labels += [classes.index(name)] * len(found)
     if not paths:
         raise Mistake(f"{split} has no class folders; expected those of the training images")
-    return Encoded(np.array(labels), lambda start, stop: [(path, Path(path)) for path in paths[start:stop]])
+    return Encoded(np.array(labels), files)

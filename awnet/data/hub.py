@@ -16,7 +16,7 @@ import numpy as np
 from awnet.data.augment import Augment
 from awnet.data.cache import CachedSource
 from awnet.data.dataset import Dataset
-from awnet.data.source import CAUTIOUS, Channels, Contents, Encoded, listing
+from awnet.data.source import CAUTIOUS, Contents, Encoded, File, Form, listing
 from awnet.errors import Mistake
 
 _UNLABELLED = {None, -1}  # what stands in the label column of the hub's test splits without labels
@@ -73,8 +73,8 @@ class HubSet(CachedSource):
     def _within(self, sets: Path) -> Path | None:
         return next((sets / folder for folder in self.folders if (sets / folder).is_dir()), None)
 
-    def read(self, image_size: int | None, channels: Channels) -> tuple[Dataset, Dataset | None]:
-        train, test = super().read(image_size, channels)
+    def read(self, form: Form) -> tuple[Dataset, Dataset | None]:
+        train, test = super().read(form)
         if self.classes in (None, len(train.classes)):
             return train, test
         name = f"{self.name}-{len(train.classes)}"
@@ -201,16 +201,20 @@ def _labels(what: str, values: list[Any], classes: dict[Any, str]) -> np.ndarray
     return np.array([places[value] for value in values])
 
 
-def _files(what: str, split: Any, image: str) -> Callable[[int, int], list[tuple[str, Path | bytes]]]:
+def _files(what: str, split: Any, image: str) -> Callable[[int, int], list[File]]:
     import datasets
 
     encoded = split.select_columns([image]).cast_column(image, datasets.Image(decode=False)).with_format("arrow")
 
-    def files(start: int, stop: int) -> list[tuple[str, Path | bytes]]:
+    def files(start: int, stop: int) -> list[File]:
         rows = encoded[start:stop].column(image).to_pylist()
-        return [(f"image {i} of {what}", _content(row)) for i, row in enumerate(rows, start)]
+        return [File(f"image {i} of {what}", _content(row), _name(row)) for i, row in enumerate(rows, start)]
 
     return files
+
+
+def _name(row: dict[str, Any] | None) -> str:
+    return Path((row or {}).get("path") or "").name
 
 
 def _content(row: dict[str, Any] | None) -> Path | bytes:

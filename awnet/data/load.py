@@ -11,11 +11,11 @@ from torch import Tensor
 
 from awnet.config import setting
 from awnet.data.augment import Augment
-from awnet.data.dataset import Splits, cut
+from awnet.data.dataset import Dataset, Split, Splits, cut
 from awnet.data.digits import Digits
 from awnet.data.folder import ClassFolders
 from awnet.data.hub import HubSet
-from awnet.data.source import LARGEST, SMALLEST, Channels, Source
+from awnet.data.source import LARGEST, SMALLEST, Channels, Form, Source
 from awnet.errors import Mistake, unknown
 from awnet.noise import permutation
 from awnet.registry import Registry
@@ -65,6 +65,9 @@ class DataConfig:
     """The folder of a set's files, in the hub's layout; by default they are sought in AWNET_DATA_DIR, then on the hub."""
     image_size: int | None = None
     """The side of the square images, in pixels; the set's own by default."""
+    resize: int | None = None
+    """The shorter side, in pixels, that images are resized to before image_size is cut from their middle, as 256 before 224
+    for networks of ImageNet; by default the middle is as large as fits."""
     channels: Channels = "keep"
     """Grey images, RGB images, or what the set has (RGB where it has both)."""
     validation: float = 0.1
@@ -80,6 +83,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.image_size is not None and not SMALLEST <= self.image_size <= LARGEST:
             raise Mistake(f"image_size counts pixels a side, expected {SMALLEST} to {LARGEST}, got {self.image_size}")
+        if self.resize is not None and not (self.image_size or LARGEST + 1) <= self.resize <= LARGEST:
+            raise Mistake(
+                f"images are resized to so many pixels before image_size is cut out of them, expected image_size too and "
+                f"from it up to {LARGEST}, got resize={self.resize} and image_size={self.image_size}"
+            )
         if not (0 <= self.validation < 1 or self.validation % 1 == 0 < self.validation - 1):
             raise Mistake(f"validation is a fraction below 1, or a number of images from 2 up, got {self.validation:g}")
         if self.padding is not None:
@@ -106,7 +114,7 @@ def load(config: DataConfig) -> Splits:
         Mistake: where there is no such set, its files are missing or damaged, its images have several sizes and no
             `image_size` is given, or the validation images leave none to train on.
     """
-    train, test = _source(config.name).located(config.data_dir).read(config.image_size, config.channels)
+    train, test = _read(config)
     if test is None:
         train, test = cut(train, _fifth_of_each_class(train.labels), "train", "test")
     n = len(train)
@@ -116,6 +124,25 @@ def load(config: DataConfig) -> Splits:
             f"{train.name} is too small: of {n} training and {len(test)} test images, {count} would be for validation"
         )
     return Splits(*cut(train, permutation(config.split_seed, n)[:count], "train", "validation"), test)
+
+
+def load_split(config: DataConfig, split: Split) -> Dataset:
+    """The images of one split; "all" are those of a set without splits, such as a folder of ImageNet's validation images.
+
+    Raises:
+        Mistake: as `load` does, or all are asked for and the set has test images of its own.
+    """
+    if split != "all":
+        return getattr(load(config), split)
+    whole, test = _read(config)
+    if test is not None:
+        raise Mistake(f"{whole.name} has training and test images of its own; choose one of the splits")
+    return whole.subset(torch.arange(len(whole)), "all")
+
+
+def _read(config: DataConfig) -> tuple[Dataset, Dataset | None]:
+    form = Form(image_size=config.image_size, channels=config.channels, resize=config.resize)
+    return _source(config.name).located(config.data_dir).read(form)
 
 
 def _count(validation: float, n: int) -> int:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -19,6 +19,20 @@ Channels = Literal["keep", "grey", "rgb"]
 SMALLEST = 8  # pixels a side; below, nothing is left after the pooling of any model
 LARGEST = 1 << 13  # beyond every camera; a file that claims more is broken, or a bomb
 CAUTIOUS = Augment(padding=4, flip=False)  # for sets of which it is not known whether a mirrored image keeps its class
+
+
+class Form(NamedTuple):
+    """What images are made into.
+
+    Attributes:
+        image_size: the side of the square images wanted, in pixels; None keeps the set's own size.
+        channels: "keep" gives one channel where all images are grey, and otherwise three.
+        resize: the shorter side that images have before the middle is cut out, in pixels; None: `image_size`.
+    """
+
+    image_size: int | None = None
+    channels: Channels = "keep"
+    resize: int | None = None
 
 
 class Source(ABC):
@@ -34,16 +48,26 @@ class Source(ABC):
         return self
 
     @abstractmethod
-    def read(self, image_size: int | None, channels: Channels) -> tuple[Dataset, Dataset | None]:
+    def read(self, form: Form) -> tuple[Dataset, Dataset | None]:
         """The training and the test images; None where the test images are still to be cut from the training images.
-
-        Args:
-            image_size: the side of the square images wanted, in pixels; None keeps the set's own size.
-            channels: "keep" gives one channel where all images are grey, and otherwise three.
 
         Raises:
             Mistake: where the set cannot be found or read.
         """
+
+
+class File(NamedTuple):
+    """An image file.
+
+    Attributes:
+        said: what messages call it.
+        content: its path or content.
+        name: what it is called in the set, such as class/file.png; "" where it has no name.
+    """
+
+    said: str
+    content: Path | bytes
+    name: str
 
 
 @dataclass(frozen=True)
@@ -52,11 +76,11 @@ class Encoded:
 
     Args:
         labels: int64 of shape (n,).
-        files: from start and stop, the images in between: each a name for messages, and its path or content.
+        files: from start and stop, the images in between.
     """
 
     labels: np.ndarray
-    files: Callable[[int, int], list[tuple[str, Path | bytes]]]
+    files: Callable[[int, int], list[File]]
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     original = decode.decoded
 
-    def counted(split, shape):
+    def counted(split, shape, resize):
         counts.append(len(split.labels))
-        return original(split, shape)
+        return original(split, shape, resize)
 
     monkeypatch.setattr(decode, "decoded", counted)
     return counts
@@ -147,7 +147,12 @@ def test_of_several_at_once_one_decodes_and_the_others_wait(config, decodes, cac
     with ThreadPoolExecutor(4) as pool:
         splits = list(pool.map(load, [config] * 4))
     assert decodes == [20] and len({one.train.fingerprint for one in splits}) == 1
-    assert {path.name for path in entry(cache).iterdir()} == {"meta.json", "train.npy", "train-labels.npy"}
+    assert {path.name for path in entry(cache).iterdir()} == {
+        "meta.json",
+        "train.npy",
+        "train-labels.npy",
+        "train-names.json",
+    }
 
 
 def test_a_full_disk_is_a_mistake(config, cache):

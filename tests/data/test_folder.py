@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from awnet.data import DataConfig, load
+from awnet.data import DataConfig, load, load_split
 from awnet.data.decode import fit, read_image
 from awnet.errors import Mistake
 from data.made import class_folders, scan
@@ -125,3 +125,60 @@ def test_one_image_is_read_as_a_sets_images_are(tmp_path):
     assert np.array_equal(read_image(tmp_path / "one.png", (1, 8, 8)), expected)
     with pytest.raises(Mistake, match=r"there is no image file .*two\.png"):
         read_image(tmp_path / "two.png", (1, 8, 8))
+
+
+def test_a_folder_without_splits_is_a_test_set_as_a_whole(tmp_path):
+    folder = class_folders(
+        tmp_path / "pets", {"cat": [scan(i) for i in range(4)], "dog": [scan(i) for i in range(4, 9)]}
+    )
+    whole = load_split(DataConfig(name=str(folder)), "all")
+    assert whole.split == "all" and whole.labels.tolist() == [0] * 4 + [1] * 5
+    assert np.array_equal(whole.images[6].permute(1, 2, 0), np.asarray(scan(6)))
+    test = load_split(DataConfig(name=str(folder)), "test")
+    assert test.split == "test" and len(test) == 2
+    class_folders(tmp_path / "both/train", {"cat": [scan(0), scan(1)], "dog": [scan(2), scan(3)]})
+    class_folders(tmp_path / "both/val", {"cat": [scan(0)], "dog": [scan(2)]})
+    with pytest.raises(Mistake, match="both has training and test images of its own; choose one of the splits"):
+        load_split(DataConfig(name=str(tmp_path / "both")), "all")
+
+
+def test_images_are_found_by_their_folder_and_name_and_by_the_name_alone_where_it_is_one(tmp_path):
+    folder = class_folders(
+        tmp_path / "pets", {"cat": [scan(i) for i in range(3)], "dog": [scan(i) for i in range(4, 9)]}
+    )
+    config = DataConfig(name=str(folder))
+    assert load_split(config, "all").called(["dog/1.png", "cat/1.png", "4.png"]).ids.tolist() == [4, 1, 7]
+    for split in ("train", "validation", "test"):  # by the ids of the whole
+        part = load_split(config, split)
+        name = f"cat/{part.ids[0]}.png" if part.ids[0] < 3 else f"dog/{part.ids[0] - 3}.png"
+        assert part.called([name]).ids.tolist() == [int(part.ids[0])]
+    for name, says in ("1.png", "names 2 of the 8"), ("cat/7.png", "names none of the 8"), ("", "names none"):
+        with pytest.raises(Mistake, match=says):
+            load_split(config, "all").called([name])
+    digits = load_split(DataConfig(), "test")
+    with pytest.raises(Mistake, match="they have no names"):
+        digits.called(["3/1.png"])
+
+
+@pytest.mark.parametrize(
+    ("size", "resized", "box"),
+    [
+        ((32, 40), (16, 20), (2, 4, 14, 16)),
+        ((41, 30), (21, 16), (4, 2, 16, 14)),  # 21.9 is 21, and of the nine left over four are before
+        ((16, 16), (16, 16), (2, 2, 14, 14)),
+    ],
+)
+def test_the_middle_is_cut_after_resizing_as_torchvision_does(tmp_path, size, resized, box):
+    """Resize(16), then CenterCrop(12)."""
+    image = scan(3, width=size[0], height=size[1])
+    expected = image.resize(resized, Image.Resampling.BICUBIC).crop(box)
+    assert np.array_equal(fit(image, (3, 12, 12), 16).transpose(1, 2, 0), np.asarray(expected))
+    folder = class_folders(tmp_path / "pets", {"cat": [image, scan(4)], "dog": [scan(5), scan(6)]})
+    whole = load_split(DataConfig(name=str(folder), image_size=12, resize=16), "all")
+    assert np.array_equal(whole.images[0].permute(1, 2, 0), np.asarray(expected))
+
+
+@pytest.mark.parametrize("sizes", [{"resize": 16}, {"resize": 8, "image_size": 12}, {"resize": 9000, "image_size": 8}])
+def test_images_are_resized_to_no_less_than_is_cut_out(sizes):
+    with pytest.raises(Mistake, match="expected image_size too and from it up to 8192, got resize="):
+        DataConfig(**sizes)

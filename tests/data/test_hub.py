@@ -12,6 +12,8 @@ import torch
 
 from awnet.data import DataConfig, load
 from awnet.data.hub import HubSet
+from awnet.data.source import Form
+from awnet.errors import Mistake
 from data.made import hub_files, scan
 
 ROWS = [(scan(i), i % 2) for i in range(10)]
@@ -70,7 +72,7 @@ def test_one_set_read_by_two_columns_is_two_sets(tmp_path):
     pq.write_table(table, tmp_path / "pets/train.parquet")
     pq.write_table(table, tmp_path / "pets/test.parquet")
     fine, coarse = (
-        HubSet(name="pets", hub_id="me/pets", label=label, folder=tmp_path / "pets").read(None, "keep")[0]
+        HubSet(name="pets", hub_id="me/pets", label=label, folder=tmp_path / "pets").read(Form())[0]
         for label in ("fine", "coarse")
     )
     assert fine.labels.tolist() == [0, 1, 2, 3] and coarse.labels.tolist() == [0, 0, 1, 1]
@@ -93,3 +95,15 @@ def test_the_hub_is_asked_for_the_id_and_configuration_once(monkeypatch):
     first, second = load(config), load(config)
     assert asked == [("me/pets", "cropped")]
     assert first.train.fingerprint == second.train.fingerprint and second.train.name == "me/pets:cropped"
+
+
+def test_images_are_found_by_the_names_of_their_files(tmp_path):
+    """Among them those of ImageNet, which the hub's copy calls file_class.JPEG and others class/file.JPEG."""
+    files = [{"bytes": png(i), "path": f"val_{i}_n0{i % 2}.JPEG"} for i in range(4)]
+    table = pa.table({"image": pa.array(files), "label": [0, 1, 0, 1]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    pq.write_table(table.slice(1), tmp_path / "test.parquet")
+    test = load(DataConfig(name="me/net", data_dir=str(tmp_path), validation=0)).test
+    assert test.called(["n01/val_3.JPEG", "val_1_n01.JPEG"]).ids.tolist() == [2, 0]
+    with pytest.raises(Mistake, match=r"'n00/val_0.JPEG' names none of the 3 test images.* as 'val_1_n01.JPEG' is"):
+        test.called(["n00/val_0.JPEG"])

@@ -28,7 +28,7 @@ def test_cifar_is_complete_and_in_order(name: str, real_data: Path, tmp_path: Pa
     for split, count in zip((contents.train, contents.test), PER_CLASS[name], strict=True):
         assert np.bincount(split.labels).tolist() == [count] * len(contents.classes)
     assert common_shape(name, [contents.test], None, "keep") == (3, 32, 32)
-    first = next(decoded(contents.test, (3, 32, 32)))
+    _, first = next(decoded(contents.test, (3, 32, 32)))
     assert tuple(first[0, :, 0, 0]) == CORNER[name]
 
 
