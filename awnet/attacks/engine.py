@@ -168,7 +168,7 @@ class Engine:
                 return suited.run(attack, model, examples, seed=seed, sweep=sweep, watch=watch, warn=warn)
             sweep = sweep or self.begin(attack, model, examples, seed=seed)
             network = self._network(model, examples, warn)
-            if is_suite and not sweep.member and not sweep.begun:
+            if is_suite and not (sweep.member or sweep.again or sweep.begun):
                 self._copy(examples, sweep.x_adv)
                 sweep = self._judged(None, model, examples, sweep, warn)
                 sweep = sweep._replace(left=~sweep.correct)
