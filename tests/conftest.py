@@ -25,6 +25,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(
+        key=lambda item: "test_killed_and_gone_on" not in item.name
+    )  # half a minute: nobody waits for it at the end
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -96,7 +96,7 @@ def test_a_network_of_ones_own_on_a_folder_as_others_judge_it(
 ) -> None:
     """Images of many sizes, without splits, those that a list of files names: as ImageNet's are judged."""
     monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(
+    Path("flat.py").write_text(
         "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2))\n"
     )
     images = {
@@ -104,7 +104,7 @@ def test_a_network_of_ones_own_on_a_folder_as_others_judge_it(
     }
     class_folders(tmp_path / "val", images)
     Path("ids.txt").write_text("n02/3.png\r\nn01/0.png\n\nn01/5.png\n")
-    command = ["evaluate", "mine:net", "--data", "val", "--split", "all", "--norm", "linf", "--eps", "4/255"]
+    command = ["evaluate", "flat:net", "--data", "val", "--split", "all", "--norm", "linf", "--eps", "4/255"]
     sizes = ["--image-size", "12", "--resize", "16", "--indices", "ids.txt", "--attacks", "fgsm"]
     torch.manual_seed(0)
     main([*command, *sizes, "--trust-range", "--out", "out"])

@@ -91,7 +91,7 @@ def test_an_image_is_judged_by_itself(network):
 @each
 @pytest.mark.parametrize(
     ("size", "channels", "classes"),
-    [((8, 8), 1, 2), ((8, 8), 3, 7), ((9, 9), 3, 2), ((11, 13), 1, 7), ((33, 33), 3, 7)],
+    [((8, 8), 1, 2), ((9, 9), 3, 2), ((11, 13), 1, 7), ((33, 33), 3, 7)],
     ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else str(value),
 )
 def test_any_size_from_8_pixels_any_channels_any_classes(network, size, channels, classes):
