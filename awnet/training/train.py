@@ -13,10 +13,9 @@ from itertools import islice
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from awnet.checkpoint import read_state, save_state
@@ -33,6 +32,10 @@ from awnet.training.optimizer import Schedule, SGDConfig, StepDecay
 from awnet.training.overfitting import OverfittingConfig, Watched
 from awnet.training.progress import Progress
 from awnet.training.swa import SWA
+
+if TYPE_CHECKING:
+    # not at run time before a training begins: it imports torch's compiler, a second that a help text can do without
+    from lightning_fabric import Fabric
 
 
 @setting
@@ -158,7 +161,10 @@ def train(
         Mistake: where the loss stops being a number, what was saved before is kept; where `watch` says so, after saving.
         Interrupt: after Ctrl-C, once the state is saved.
     """
-    fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=config.precision)
+    if fabric is None:
+        from lightning_fabric import Fabric
+
+        fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
     on_cpu = fabric.device.type == "cpu"
     channels_last = config.channels_last and (not on_cpu or trainable_channels_last(model))
     layout = torch.channels_last if channels_last else torch.contiguous_format
