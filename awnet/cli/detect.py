@@ -55,7 +55,7 @@ class Detect:
     image_size: int | None = None
     """For a network of your own: the side of the square images that it takes; the set's own by default."""
     resize: int | None = None
-    """And the shorter side that images are resized to before that is cut from their middle, as 256 before 224."""
+    """And the shorter side that images are resized to (bicubic) before that is cut from their middle, as 256 before 224."""
     eps: float | None = None
     """The radius, such as 8/255; that of its training by default."""
     norm: Literal["linf", "l2", "l1"] | None = None

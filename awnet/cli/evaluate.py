@@ -72,7 +72,7 @@ class Evaluate:
     image_size: int | None = None
     """For a network of your own: the side of the square images that it takes; the set's own by default."""
     resize: int | None = None
-    """And the shorter side that images are resized to before that is cut from their middle, as 256 before 224."""
+    """And the shorter side that images are resized to (bicubic) before that is cut from their middle, as 256 before 224."""
     out: Path | None = None
     """Where the record goes; a folder beside the checkpoint by default."""
     resume: bool = False
