@@ -45,9 +45,7 @@ from awnet.types import Hits, Images, Logits
 MOST = 32  # images
 INSIDE = 128  # points in the ball of each
 INNER = 0.9  # of its radius
-RIDGE = (
-    0.3  # of the features' mean variance; far below, readouts follow the luck of the points and stop attacks that work
-)
+RIDGE = 0.3  # of the features' mean variance; far below, readouts follow the luck of the points and stop good attacks
 REACHED = 95.0  # %, as in the paper
 CHEAP = 1000  # queries of Square and RayS, which in a record have five and ten times as many
 NAMED = 5  # attacks in a sentence; the figures have all
