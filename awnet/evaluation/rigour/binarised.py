@@ -6,7 +6,8 @@ so an attack that works finds it, or another. Where it does not, the features mi
 say nothing. The paper takes 999 points inside and a logistic regression; here 128 and the discriminant of Fisher, between
 whose two sides the threshold lies midway. Images whose readout cannot tell the two apart are left out and counted.
 
-Tried is every attack of the record of which it can be asked; Square and RayS, whose queries are many and cheap, with fewer.
+Tried is every attack of the record of which it can be asked; Square and RayS, whose queries are many and cheap, with fewer. A
+suite is judged by what its members find together, as its number is; which of them find too little by themselves is told.
 Those that steer the decision of a model meet that very decision, with the readouts on what it leads to: what exists is no image
 of a frozen form, and each of them ends in the model as it is. Not tried, and named as such, are:
 
@@ -172,24 +173,33 @@ def finds(trial: Trial) -> Iterator[Part]:
 
     drawn = trial.threat.project(x + trial.threat.uniform(noise, 999, tuple(x.shape[1:])), x)
     figures["random points that succeed, %"] = percent(success(drawn))
-    attacks, left_out = _attacks(trial)
-    found = {name: success(_tried(attack, fitted, x, told, trial.seed)) for name, attack in attacks.items()}
-    figures |= {f"{name} succeeds, %": percent(hits) for name, hits in found.items()}
-    failing = {name: hits for name, hits in found.items() if percent(hits) < REACHED}
+    attacks, suites, left_out = _attacks(trial)
+    alone = {name: success(_tried(attack, fitted, x, told, trial.seed)) for name, attack in attacks.items()}
+    together = {name: torch.stack([alone[member] for member in of]).any(0) for name, of in suites.items()}
+    figures |= {f"{name} succeeds, %": percent(hits) for name, hits in (alone | together).items()}
     reasons = [f"{_few(names)} ({reason})" for reason, names in left_out.items()]
-    tried = _few([*found]) + (f"; not tried: {', '.join(reasons)}" if reasons else "")
+    tried = _few([*alone]) + (f"; not tried: {', '.join(reasons)}" if reasons else "")
+    failing = _short(together)
     if not failing:
-        yield Part("pass", f"Adversarial images that exist by construction are found (by {tried}).", "", figures)
+        weak = _few(_short(alone))
+        short = f"; by themselves these find less than they should: {weak}" if weak else ""
+        yield Part("pass", f"Adversarial images that exist by construction are found (by {tried}){short}.", "", figures)
         return
-    said = _few([f"{name} {percent(hits):.0f} %" for name, hits in failing.items()])
     text = (
-        f"Adversarial images exist by construction, and are not found ({said} of {int(told.sum())} images; by {tried})."
+        f"Adversarial images exist by construction, and are not found ({_few(failing)} of {int(told.sum())} images; by "
+        f"{tried})."
     )
-    surely = all(100 * accuracy(hits).high < REACHED for hits in found.values())  # and no attack by bad luck
+    surely = all(100 * accuracy(hits).high < REACHED for hits in together.values())  # and no attack by bad luck
     yield Part("fail" if surely else "warn", text, BLIND, figures)
 
 
 BLIND = "Do not believe these attacks here; find one that passes this test (other losses, more steps, no gradient)."
+
+
+def _short(found: dict[str, Hits]) -> list[str]:
+    """Those that find less than they should, with what they find."""
+    shares = {name: percent(hits) for name, hits in found.items()}
+    return [f"{name} {share:.0f} %" for name, share in shares.items() if share < REACHED]
 
 
 def _few(names: list[str]) -> str:
@@ -242,25 +252,34 @@ def _fitted(trial: Trial, x: Images, noise: Noise) -> tuple[Readout, Tensor]:
     return readout(features, w.float(), ((highest + beyond) / 2).float(), (size / 4).float()), told
 
 
-def _attacks(trial: Trial) -> tuple[dict[str, Attack], dict[str, list[str]]]:
-    """Attacks of the record, those of a suite by themselves; and the names of those that are not tried, by the reason.
+def _attacks(trial: Trial) -> tuple[dict[str, Attack], dict[str, list[str]], dict[str, list[str]]]:
+    """Attacks of the record, those of a suite by themselves.
 
     Where nothing is left, our own two are tried.
+
+    Returns:
+        The attacks by their names, equal ones once; the names of those that count as one, by that of their suite or their
+        own; and the names of those that are not tried, by the reason.
     """
     found: dict[str, Attack] = {}
+    suites: dict[str, list[str]] = {}
     left_out: dict[str, list[str]] = {}
-    recorded = ((named(result, member), attack) for result, of in attacks_of(trial) for member, attack in of.items())
-    for name, attack in recorded:
+    recorded = ((result, member, attack) for result, of in attacks_of(trial) for member, attack in of.items())
+    for result, member, attack in recorded:
+        name = named(result, member)
         if reason := _why_not(trial, attack):
             left_out.setdefault(reason, []).append(name)
-        elif attack not in found.values():
-            capped = isinstance(attack, Square | RayS)
-            found[name] = replace(attack, steps=min(attack.steps, CHEAP)) if capped else attack
+            continue
+        capped = isinstance(attack, Square | RayS)
+        tried = replace(attack, steps=min(attack.steps, CHEAP)) if capped else attack
+        equal = next((known for known, other in found.items() if other == tried), name)
+        found.setdefault(equal, tried)
+        suites.setdefault(result, []).append(equal)
     own: dict[str, Attack] = {
         "apgd-margin": APGD(threat=trial.threat, loss=Margin(), steps=trial.steps),
         "apgd-ce": APGD(threat=trial.threat, loss=CrossEntropy(), steps=trial.steps),
     }
-    return found or own, left_out
+    return (found, suites, left_out) if found else (own, {name: [name] for name in own}, left_out)
 
 
 def _why_not(trial: Trial, attack: Attack) -> str:
