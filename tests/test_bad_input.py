@@ -458,6 +458,7 @@ MISTAKES = {
     "arrays cut": Case(REPORT, "do not belong together", bad.cut("record/record.safetensors")),
     "a flipped bit in the arrays": Case(REPORT, "do not belong", bad.flipped("record/record.safetensors", -1)),
     "no arrays": Case(REPORT, "do not belong together", bad.gone("record/record.safetensors")),
+    "a page that is a table": Case(["report", "PLACE/record", "--out", "PLACE/t.csv"], "for a table give --table"),
     "a page in a folder": Case(["report", "PLACE/record", "--out", "RUN"], "is a folder"),
     "a page below a file": Case(["report", "PLACE/record", "--out", "RUN/log.csv/page.html"], "cannot be written"),
     "weights of A_w negative": Case([*REPORT, "--gamma-nat", "-1"], "negative"),

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from awnet.cli.arguments import parse
 from awnet.cli.records import read_records
+from awnet.errors import Mistake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,11 @@ class Report:
 def report(argv: Sequence[str]) -> None:
     """Turn records into a page."""
     from awnet.report.page import write_page
-    from awnet.report.tables import check_ending, rich_table, write_table
+    from awnet.report.tables import WRITERS, check_ending, rich_table, write_table
 
     options = parse(Report, argv, "awnet report")
+    if options.out.suffix in WRITERS:
+        raise Mistake(f"the page is HTML, and --out is {options.out}; for a table give --table {options.out}")
     if options.table is not None:
         check_ending(options.table)
     records = read_records(options.records)
