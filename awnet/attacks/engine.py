@@ -278,9 +278,8 @@ class Engine:
             rows = rows[: network.shapes.largest]
             everybody = len(rows) == int(active.sum())
             try:
-                turn = self._turned(
-                    search, network, examples, slots, slot_of, scouts, rows, manner, sweep.most - passes
-                )
+                remaining = sweep.most - passes
+                turn = self._turned(search, network, examples, slots, slot_of, scouts, rows, manner, remaining)
             except torch.OutOfMemoryError:
                 network.shapes = network.shapes.halved(network.warn)
                 continue
@@ -361,7 +360,7 @@ class Engine:
         scouts: Scouts,
         rows: Tensor,
         manner: Manner,
-        most: Tensor,
+        remaining: Tensor,
     ) -> Turn:
         """Some slots after some evaluations of one manner, the others as they were."""
         attack, exact, device = search.attack, manner.exact, slots.finished.device
@@ -391,7 +390,7 @@ class Engine:
         place = rows if whole else torch.arange(len(rows))
         part = slots if whole else take(index.to(device), slots)
         noise = self._noise(search, examples, slot_of[index], device)
-        left = most[slot_of[index].clamp(min=0)].to(device)
+        left = remaining[slot_of[index].clamp(min=0)].to(device)
         asked = torch.zeros_like(left)
         last = scouts.last(slot_of)[index].to(device) if attack.scouted else None
 
