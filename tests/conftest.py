@@ -25,9 +25,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(
-        key=lambda item: "test_killed_and_gone_on" not in item.name
-    )  # half a minute: nobody waits for it at the end
+    # half a minute long: begun first, nobody waits for it at the end
+    items.sort(key=lambda item: "test_killed_and_gone_on" not in item.name)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -190,6 +190,7 @@ MISTAKES = {
     "places beyond the set": Case(
         [*EVALUATE, "--indices", "PLACE/no"], "has 0 to 358", damage=bad.put("no", b"3\n359\n")
     ),
+    "a size that a checkpoint knows": Case([*EVALUATE, "--image-size", "12"], "are for a network of your own"),
     "a place twice": Case([*EVALUATE, "--indices", "PLACE/no"], "each once", damage=bad.put("no", b"3\n3\n")),
     "places in no file": Case([*EVALUATE, "--indices", "PLACE/no"], "No such file"),
     "a surrogate of other images": Case(

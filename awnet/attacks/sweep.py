@@ -10,7 +10,7 @@ from awnet.attacks.attack import Slots
 from awnet.attacks.scouts import Scouts
 from awnet.types import Hits, Images, Labels, PerExample
 
-NEAR = 5 / 256  # of the largest logit: what bfloat16 resolves is 1/256, and what a search in it missed stood by less
+NEAR = 5 / 256  # of the largest logit, of which bfloat16 resolves 1/256
 
 
 class Examples(Protocol):

@@ -43,7 +43,7 @@ def common_shape(
     sizes: Counter[tuple[int, int]] = Counter()
     all_grey = True
     for split in splits:
-        for _, chunk in _each(lambda file: _header(file.said, file.content), split):
+        for _, chunk in _each(_header, split):
             sizes.update(size for size, _ in chunk)
             all_grey &= all(grey for _, grey in chunk)
     c = {"keep": 1 if all_grey else 3, "grey": 1, "rgb": 3}[channels]
@@ -152,8 +152,8 @@ def _opened(name: str, content: Path | bytes) -> Iterator[Image.Image]:
         raise Mistake(f"{name} cannot be read as an image: {error}") from error
 
 
-def _header(name: str, content: Path | bytes) -> tuple[tuple[int, int], bool]:
-    with _opened(name, content) as image:
+def _header(file: File) -> tuple[tuple[int, int], bool]:
+    with _opened(file.said, file.content) as image:
         w, h = image.size
         turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= 5
         return (h, w) if turned else (w, h), image.mode in _GREY

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from awnet.attacks import TensorExamples
+from awnet.attacks import APGD, Square, Suite, TensorExamples
 from awnet.models.awnet import AWNet
+from awnet.threat_model import Linf
 
 
 class Linear(nn.Module):
@@ -40,6 +41,12 @@ class Blurred(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.first(x).flatten(1))
+
+    @staticmethod
+    def suite(eps: float) -> Suite:
+        """An attack that takes its last steps in float32, and one that does not."""
+        threat = Linf(eps)
+        return Suite(members=(("apgd", APGD(threat=threat, steps=40)), ("square", Square(threat=threat, steps=2))))
 
     @staticmethod
     def images(*, grey: int, spotted: int) -> TensorExamples:

@@ -692,7 +692,7 @@ def test_who_stands_by_a_hair_after_bfloat16_is_attacked_again_in_float32(monkey
     """With the same random numbers, so to the same image; and nobody else is."""
     eps = 0.1
     model, given = Blurred(eps), Blurred.images(grey=6, spotted=2)
-    suite = Suite(members=(("apgd", APGD(threat=Linf(eps), steps=40)), ("square", Square(threat=Linf(eps), steps=2))))
+    suite = Blurred.suite(eps)
     grey_fall = torch.tensor([False] * 6 + [True] * 2)
     exact = Engine(batch_size=4).run(suite, model, given)
     assert torch.equal(exact.correct, grey_fall)

@@ -156,7 +156,7 @@ def test_it_goes_on_where_it_was(share: float, digits: Trained, tmp_path: Path):
 
 def test_it_goes_on_where_an_attack_is_made_again(tmp_path: Path):
     """In float32, on those who stand by a hair after bfloat16."""
-    suite = Suite(members=(("apgd", APGD(threat=Linf(0.1), steps=40)), ("square", Square(threat=Linf(0.1), steps=2))))
+    suite = Blurred.suite(0.1)
     model, engine = Blurred(0.1), Engine(batch_size=4, precision="bfloat16")
     given = Blurred.images(grey=6, spotted=2)
     whole = engine.run(suite, model, given)

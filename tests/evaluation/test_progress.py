@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.nets import Blurred
-from awnet.attacks import APGD, PGD, Engine, Square, Suite, TensorExamples
+from awnet.attacks import APGD, PGD, Engine, Suite, TensorExamples
 from awnet.evaluation.evaluate import evaluate
 from awnet.evaluation.progress import Pace, Progress
 from awnet.threat_model import Linf
@@ -84,7 +84,7 @@ def test_what_falls_is_told_from_what_ends():
 
 def test_it_tells_what_is_made_again():
     """In float32, on those who stand by a hair after bfloat16: less than there was before."""
-    suite = Suite(members=(("apgd", APGD(threat=Linf(0.1), steps=40)), ("square", Square(threat=Linf(0.1), steps=2))))
+    suite = Blurred.suite(0.1)
     pace, given = Pace({"both": suite}, clock=count().__next__), Blurred.images(grey=6, spotted=2)
     stands, told = torch.ones(8, dtype=torch.bool), list[Progress]()
     engine = Engine(batch_size=4, precision="bfloat16")
